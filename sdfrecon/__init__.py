@@ -1,0 +1,50 @@
+"""sdfrecon: from a scan to a mesh, through a signed distance function.
+
+>>> import sdfrecon
+>>> result = sdfrecon.reconstruct(sdfrecon.read_cloud("scan.ply"))          # doctest: +SKIP
+>>> sdfrecon.write_mesh("mesh.ply", result.mesh)                            # doctest: +SKIP
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sdfrecon.cleaning import estimate_normals as estimate_normals
+    from sdfrecon.field import Field as Field
+    from sdfrecon.files import load_field as load_field
+    from sdfrecon.files import read_cloud as read_cloud
+    from sdfrecon.files import read_mesh as read_mesh
+    from sdfrecon.files import save_field as save_field
+    from sdfrecon.files import write_mesh as write_mesh
+    from sdfrecon.geometry import InputError as InputError
+    from sdfrecon.geometry import Mesh as Mesh
+    from sdfrecon.geometry import PointCloud as PointCloud
+    from sdfrecon.metrics import compare as compare
+    from sdfrecon.reconstruction import PRESETS as PRESETS
+    from sdfrecon.reconstruction import reconstruct as reconstruct
+
+_HOMES = {
+    "estimate_normals": "cleaning",
+    "Field": "field",
+    "load_field": "files",
+    "read_cloud": "files",
+    "read_mesh": "files",
+    "save_field": "files",
+    "write_mesh": "files",
+    "InputError": "geometry",
+    "Mesh": "geometry",
+    "PointCloud": "geometry",
+    "compare": "metrics",
+    "PRESETS": "reconstruction",
+    "reconstruct": "reconstruction",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Names load their modules when first used: `sdfrecon --help` must not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sdfrecon' has no attribute {name!r}")
+    return getattr(import_module(f"sdfrecon.{_HOMES[name]}"), name)

@@ -1,0 +1,104 @@
+"""Before the fit: what cannot be used is dropped and counted, and normals are estimated where asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sdfrecon.geometry import Floats, InputError, PointCloud
+
+NEIGHBOURS = 8
+
+
+def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
+    """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
+
+    Dropped: rows that are not finite, points whose normal is zero, and exact copies of a point. Colours stay.
+    Raises InputError where the cloud has no normals, where fewer than 10 points remain, or where they have no extent
+    in two directions, so that they cannot be a surface.
+    """
+    if cloud.normals is None or not len(cloud.normals):
+        raise InputError(
+            f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals "
+            "(with --viewpoint X Y Z where the scan was taken from one place)"
+        )
+    if not cloud.normals.any():
+        raise InputError("all normals are zero: pass --estimate-normals")
+    notes = []
+
+    def keep(mask: np.ndarray, what: str) -> None:
+        nonlocal cloud
+        if not mask.all():
+            notes.append(f"dropped {(~mask).sum():,} of {len(mask):,} points: {what}")
+            cloud = cloud.select(mask)
+
+    assert cloud.normals is not None
+    keep(np.isfinite(cloud.points).all(1) & np.isfinite(cloud.normals).all(1), "coordinates or normals not finite")
+    # Scaled by the largest component first: the squares of very small ones would vanish.
+    largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
+    keep(largest[:, 0] > 0, "zero normals")
+    keep(_first_of_each(cloud.points), "exact copies of another point")
+    if len(cloud) < 10:
+        raise InputError(f"expected a scan of at least 10 different points; got {len(cloud)}: check the file")
+    spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
+    if not spread[1] > 1e-9 * spread[0]:
+        raise InputError("expected points of a surface; got points on a line: check the columns of the file")
+
+    normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
+    cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    if against := against_neighbours(cloud):
+        share = against / len(cloud)
+        if share > 0.01:
+            notes.append(
+                f"warning: {against:,} normals ({share:.0%}) point against their neighbours: they look flipped or mixed, "
+                "and the surface will suffer: orient them first, or pass --estimate-normals"
+            )
+    return cloud, notes
+
+
+def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | None = None) -> PointCloud:
+    """The cloud with normals from its points: the plane through each one's 20 nearest (Hoppe et al. 1992, section 3.2).
+
+    viewpoint: where the scanner stood, world units; normals then look at it. Without one, neighbouring tangent planes
+    are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3) and the whole to look outwards,
+    which can fail on thin or torn scans.
+    """
+    from sdfrecon.files import open3d
+
+    o3d = open3d()
+    cloud = cloud.select(np.isfinite(cloud.points).all(axis=1))
+    cloud = cloud.select(_first_of_each(cloud.points))
+    if len(cloud) < 10:
+        raise InputError(f"estimating normals needs at least 10 different points; got {len(cloud)}: check the file")
+    center = cloud.points.mean(axis=0)
+    local = cloud.points - center
+    pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
+    pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(20))
+    if viewpoint is not None:
+        pcd.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64) - center)
+        normals = np.asarray(pcd.normals)
+    else:
+        pcd.orient_normals_consistent_tangent_plane(15)
+        normals = np.asarray(pcd.normals)
+        normals = normals * (1 if (normals * local).sum() >= 0 else -1)
+    return replace(cloud, normals=normals)
+
+
+def against_neighbours(cloud: PointCloud) -> int:
+    """How many points' normals oppose those of more than half of their nearest neighbours."""
+    assert cloud.normals is not None
+    k = min(NEIGHBOURS, len(cloud) - 1)
+    _, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
+    cosine = np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index])
+    return int(((cosine < -0.3).sum(axis=1) > k / 2).sum())
+
+
+def _first_of_each(points: Floats) -> np.ndarray:
+    """(n,) true for every point that no earlier one equals."""
+    order = np.lexsort(points.T)
+    same = (points[order][1:] == points[order][:-1]).all(axis=1)
+    first = np.ones(len(points), bool)
+    first[order[1:][same]] = False
+    return first

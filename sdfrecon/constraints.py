@@ -1,0 +1,91 @@
+"""The residuals C_m(a(x), Phi(x), grad Phi(x), ...) of the general loss, each an (n,) tensor that is 0 where it is met.
+
+Scalar fields here (c = 1), whose value f is meant to be a signed distance, negative inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdfrecon.jet import Jet
+from sdfrecon.sampling import Attributes
+
+Residual = Callable[[Attributes, Jet], Tensor]
+RAMP = (0.3, 0.9)
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """weight * mean of `residual` over the samples of the domain called `domain`.
+
+    A `final_weight` is reached by equal factors over the middle of the fit: global shape first, detail then.
+    """
+
+    name: str
+    domain: str
+    weight: float
+    residual: Residual
+    final_weight: float | None = None
+
+    def weight_at(self, progress: float) -> float:
+        """The weight at `progress`, 0 to 1: the first until RAMP begins, the final one after it ends."""
+        if self.final_weight is None:
+            return self.weight
+        begin, end = RAMP
+        share = min(1.0, max(0.0, (progress - begin) / (end - begin)))
+        return self.weight * (self.final_weight / self.weight) ** share
+
+
+def zero_level(_: Attributes, jet: Jet) -> Tensor:
+    """|f|: the surface passes through the point (Sitzmann et al. 2020, eq. 6)."""
+    return jet.value[:, 0].abs()
+
+
+def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
+    """1 - cos(grad f, n) with the point's normal `normals` (n, d) (Sitzmann et al. 2020, eq. 6).
+
+    Normals carry the sign: without them f and -f fit equally well.
+    """
+    return 1 - F.cosine_similarity(jet.gradient[:, 0], known["normals"], dim=-1)
+
+
+def eikonal(_: Attributes, jet: Jet) -> Tensor:
+    """| |grad f| - 1 |: a distance grows by one for each unit walked (Gropp et al. 2020, eq. 2)."""
+    return (_norm(jet.gradient[:, 0]) - 1).abs()
+
+
+def off_surface(alpha: float) -> Residual:
+    """exp(-alpha |f|): no zero away from the data (Sitzmann et al. 2020, eq. 6)."""
+    return lambda _, jet: torch.exp(-alpha * jet.value[:, 0].abs())
+
+
+def right_sign(known: Attributes, jet: Jet) -> Tensor:
+    """max(0, -s f): how far f lies on the wrong side, with s = `sign` (n,) +1 outside and -1 inside."""
+    return F.relu(-known["sign"] * jet.value[:, 0])
+
+
+def within_reach(known: Attributes, jet: Jet) -> Tensor:
+    """max(0, |f| - r): no point is farther from the surface than from its nearest sample, r = `reach` (n,)."""
+    return F.relu(jet.value[:, 0].abs() - known["reach"])
+
+
+def heat(absorption: float) -> Residual:
+    """1/2 exp(-2 lambda |f|) (|grad f|^2 + 1): the screened heat's energy, least for the smallest surface.
+
+    HotSpot (Wang et al. 2025, eq. 12), lambda = `absorption`.
+    """
+
+    def residual(_: Attributes, jet: Jet) -> Tensor:
+        return 0.5 * torch.exp(-2 * absorption * jet.value[:, 0].abs()) * (jet.gradient[:, 0].square().sum(-1) + 1)
+
+    return residual
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    # A norm has no derivative at 0; the small constant gives it one there.
+    return (vectors.square().sum(-1) + 1e-12).sqrt()

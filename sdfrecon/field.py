@@ -1,0 +1,87 @@
+"""A fitted shape: its signed distance anywhere, in the scan's own units, and its surface at any resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError, Mesh
+from sdfrecon.jet import Jet
+from sdfrecon.meshing import extract_mesh
+from sdfrecon.siren import Siren
+
+CHUNK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Field:
+    """A signed distance function: negative inside, in the scan's units.
+
+    siren: the network, unit coordinates -> unit distance. frame: world <-> unit. about: what made it (plain JSON).
+
+    The network knows the cube that `frame` puts around the scan. Beyond it the field goes on as the value at the
+    cube's nearest point plus the way there, which is never less than the true distance outside.
+    """
+
+    siren: Siren
+    frame: Frame
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def distance(self, points: ArrayLike) -> Floats:
+        """(n,) signed distances at points (n, 3), both world units. Raises InputError where the shape differs."""
+        return self._map(points, lambda unit: self.value(unit)[:, 0]) * self.frame.scale
+
+    def gradient(self, points: ArrayLike) -> Floats:
+        """(n, 3) unit vectors at points (n, 3), world units: the way in which the distance grows fastest."""
+        return self._map(points, lambda unit: torch.nn.functional.normalize(self.jet(unit).gradient[:, 0], dim=-1))
+
+    def mesh(self, resolution: int = 256, level: float = 0.0) -> Mesh:
+        """The surface at distance `level` (world units, outside is positive), over `resolution` cells along an axis.
+
+        Watertight, outward, with unit normals. Raises InputError where there is no such surface.
+        """
+        unit = self.frame.distance_to_unit(level)
+        try:
+            return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + max(unit, 0.0)))
+        except InputError as error:
+            raise InputError(f"{error} (level {level:g} in the scan's units)") from None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return self.siren.weights[0].device
+
+    def value(self, unit: Tensor) -> Tensor:
+        """(n, 1) unit distances at unit points (n, 3)."""
+        inside = unit.clamp(-1, 1)
+        return self.siren(inside) + (unit - inside).norm(dim=-1, keepdim=True)
+
+    def jet(self, unit: Tensor) -> Jet:
+        """The field's jet at unit points (n, 3); beyond the cube, the gradient of the continuation."""
+        inside = unit.clamp(-1, 1)
+        jet, beyond = self.siren.jet(inside), unit - inside
+
+        def gradient() -> Tensor:
+            return (jet.gradient * (beyond == 0)[:, None]) + torch.nn.functional.normalize(beyond, dim=-1)[:, None]
+
+        return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, lambda: jet.laplacian)
+
+    @torch.no_grad()
+    def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
+        world = np.asarray(points, dtype=np.float64)
+        if world.ndim != 2 or world.shape[1] != 3:
+            raise InputError(f"points must be (n, 3); got {world.shape}")
+        unit = torch.tensor(self.frame.points_to_unit(world), dtype=torch.float32)
+        parts = [function(part.to(self.device)).cpu() for part in unit.split(CHUNK)]
+        return torch.cat(parts).double().numpy()
+
+    def on(self, device: torch.device) -> Field:
+        """The same field with its network on `device`."""
+        return replace(self, siren=self.siren.to(device))

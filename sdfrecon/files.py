@@ -1,0 +1,398 @@
+"""The only file input and output: clouds, meshes, fields and pictures, and the only home of their libraries."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+
+FIELD_FORMAT = "sdfrecon-field-1"
+MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
+TEXT = (".xyz", ".xyzn", ".txt", ".csv", ".asc", ".pts", ".pwn")
+MESH_READERS = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
+CLOUD_READERS = (*MESH_READERS, *TEXT, ".pcd", ".npy", ".npz")
+
+Arrays = dict[str, NDArray]
+
+
+def open3d() -> Any:
+    """The open3d module. Its wheel needs libusb-1.0, which a bare Debian lacks; libusb-package brings it along."""
+    import ctypes
+
+    try:
+        import libusb_package
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass  # the system's own libusb may do
+    try:
+        import open3d as module
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"Open3D cannot start ({error}): install the system library, on Debian or Ubuntu "
+            "`apt-get install libusb-1.0-0 libgomp1`"
+        ) from None
+    module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
+    return module
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not."""
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}: choose another place") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever a parser stumbles over into one line."""
+    if path.is_dir():
+        raise InputError(f"expected a {what}; got the directory {path}: name a file in it")
+    if not path.exists():
+        raise InputError(f"no such file: {path}: check the name")
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty: expected a {what}")
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError:
+        raise InputError(f"cannot read {path}: permission denied") from None
+    except Exception as error:  # parsers fail in as many ways as there are broken files
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise InputError(
+            f"cannot read {path} as a {what}: {reason}: the file is damaged or its ending is wrong"
+        ) from None
+
+
+def read_cloud(path: str | Path) -> PointCloud:
+    """A scan, as stored: points, and normals and colours where the file has them.
+
+    By ending: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, ASC, CSV, NPY, NPZ, or a mesh (its vertices with their normals).
+    Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their values;
+    a CSV header's names decide where there is one. Raises InputError for what cannot be read.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    readers: dict[str, Callable[[Path], Arrays]] = {
+        ".ply": _read_ply,
+        ".pcd": _read_pcd,
+        ".npy": lambda p: _columns(np.load(p, allow_pickle=False)),
+        ".npz": _read_npz,
+        **dict.fromkeys(TEXT, _read_text),
+        **dict.fromkeys(MESH_READERS[1:], lambda p: _mesh_arrays(_load_trimesh(p))),
+    }
+    if suffix not in readers:
+        raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
+    with _reading(path, f"{suffix[1:].upper()} scan"):
+        arrays = readers[suffix](path)
+        cloud = PointCloud(arrays["points"], arrays.get("normals"), _to_bytes(arrays.get("colors")))
+        if not len(cloud):
+            raise InputError(f"{path} holds no points: expected a scan")
+        return cloud
+
+
+def read_mesh(path: str | Path) -> Mesh:
+    """A triangle mesh: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what cannot be read."""
+    path = Path(path)
+    if path.suffix.lower() not in MESH_READERS:
+        raise InputError(f"unknown ending of {path}: a mesh is one of {' '.join(MESH_READERS)}")
+    with _reading(path, f"{path.suffix[1:].upper()} mesh"):
+        loaded = _load_trimesh(path)
+        if not len(getattr(loaded, "faces", ())):
+            raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
+        arrays = _mesh_arrays(loaded)
+        return Mesh(arrays["points"], loaded.faces, colors=_to_bytes(arrays.get("colors")))
+
+
+def write_mesh(path: str | Path, mesh: Mesh) -> None:
+    """Writes PLY, OBJ, STL, GLB or OFF by ending, with normals and colours where the format has them.
+
+    PLY holds doubles where single precision would lose digits (georeferenced scans); GLB, whose format has none, gets
+    the mesh around its centre and a translation. Raises InputError for another ending or a place that refuses it.
+    """
+    import trimesh
+
+    path = Path(path)
+    check_mesh_ending(path)
+    suffix = path.suffix.lower()
+    center = mesh.vertices.mean(axis=0) if suffix == ".glb" else np.zeros(3)
+    built = trimesh.Trimesh(
+        mesh.vertices - center, mesh.faces, vertex_normals=mesh.normals, vertex_colors=mesh.colors, process=False
+    )
+    with replacing(path) as temporary:
+        if suffix == ".ply" and _rounds_visibly(mesh):
+            _write_double_ply(temporary, mesh)
+        elif suffix == ".ply":
+            built.export(temporary, vertex_normal=mesh.normals is not None)
+        elif suffix == ".glb":
+            scene = trimesh.Scene()
+            scene.add_geometry(built, node_name=path.stem, transform=trimesh.transformations.translation_matrix(center))
+            scene.export(temporary, include_normals=mesh.normals is not None)
+        elif suffix == ".obj":
+            built.export(temporary, digits=_digits(mesh), include_normals=mesh.normals is not None)
+        elif suffix == ".off":
+            built.export(temporary, digits=_digits(mesh))
+        else:
+            built.export(temporary)
+
+
+def check_mesh_ending(path: Path) -> None:
+    """Raises InputError where no mesh can be written under this name: asked before the work, not after it."""
+    if path.suffix.lower() not in MESH_WRITERS:
+        raise InputError(f"unknown ending of {path}: a mesh is written as one of {' '.join(MESH_WRITERS)}")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a directory: name a file in it")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: no such directory: create {path.absolute().parent} first")
+
+
+def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes named tensors and JSON metadata as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        try:
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+                temporary,
+                {"sdfrecon": json.dumps(about)},
+            )
+        except Exception as error:  # safetensors reports a full or missing disk as its own error
+            raise OSError(str(error)) from None
+
+
+def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors and the metadata of `write_tensors`; never runs code. Raises InputError for another file."""
+    from safetensors import safe_open
+
+    with _reading(path, what), safe_open(path, framework="pt") as file:
+        about = (file.metadata() or {}).get("sdfrecon")
+        if about is None:
+            raise InputError(f"{path} is a safetensors file but no sdfrecon {what}")
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(about)  # noqa: SIM118
+
+
+def save_field(path: str | Path, field: Any) -> None:
+    """Writes a Field as safetensors: the network's weights, and its size, frame and origin as metadata."""
+    about = {
+        "format": FIELD_FORMAT,
+        "siren": {"in_dim": field.siren.in_dim, "out_dim": field.siren.out_dim, **asdict(field.siren.config)},
+        "frame": asdict(field.frame),
+        "about": field.about,
+    }
+    write_tensors(Path(path), field.siren.state_dict(), about)
+
+
+def load_field(path: str | Path) -> Any:
+    """Reads a Field (on the CPU). Raises InputError for a file that is damaged, of another kind or another version."""
+    from sdfrecon.field import Field
+    from sdfrecon.frame import Frame
+    from sdfrecon.siren import Siren, SirenConfig
+
+    path = Path(path)
+    tensors, about = read_tensors(path, "field")
+    if about.get("format") != FIELD_FORMAT:
+        raise InputError(
+            f"{path} has format {about.get('format')!r}; this version reads {FIELD_FORMAT!r}: fit it again"
+        )
+    with _reading(path, "field"):
+        size = dict(about["siren"])
+        expected = {
+            "weights": size["width"] ** 2 * size["hidden_layers"],
+            "held": sum(t.numel() for t in tensors.values()),
+        }
+        if expected["weights"] > expected["held"]:
+            raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
+        siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
+        siren.load_state_dict(tensors)
+        if not all(bool(t.isfinite().all()) for t in tensors.values()):
+            raise InputError(f"{path} holds weights that are not finite: fit it again")
+        return Field(siren, Frame(tuple(about["frame"]["center"]), about["frame"]["scale"]), about["about"])
+
+
+def write_arrays(path: Path, **arrays: NDArray) -> None:
+    """Writes named arrays as NPZ."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes (h, w, 3) RGB as PNG or another picture format by ending."""
+    from skimage.io import imsave
+
+    with replacing(path) as temporary:
+        imsave(temporary, pixels, check_contrast=False)
+
+
+def _load_trimesh(path: Path) -> Any:
+    import trimesh
+
+    return trimesh.load_mesh(path, process=False)
+
+
+def _mesh_arrays(loaded: Any) -> Arrays:
+    arrays = {"points": np.asarray(loaded.vertices)}
+    if len(getattr(loaded, "faces", ())):
+        arrays["normals"] = np.asarray(loaded.vertex_normals)
+    if getattr(loaded.visual, "kind", None) == "vertex":
+        arrays["colors"] = np.asarray(loaded.visual.vertex_colors)[:, :3]
+    return arrays
+
+
+def _read_ply(path: Path) -> Arrays:
+    # trimesh's own point cloud has no normals; its table of the file's properties has everything.
+    from trimesh.exchange.ply import load_ply
+
+    with open(path, "rb") as file:
+        loaded = load_ply(file, skip_materials=True)
+    vertex = loaded["metadata"]["_ply_raw"].get("vertex")
+    if vertex is None or not vertex["length"]:
+        raise InputError(f"{path} holds no points: expected a scan")
+    data = vertex["data"]
+    names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
+    table = {name: np.asarray(data[name]).reshape(-1) for name in names}
+    if len(table["x"]) != vertex["length"]:
+        raise InputError(
+            f"{path} promises {vertex['length']} points and holds {len(table['x'])}: the file is truncated"
+        )
+    arrays = _named(table)
+    if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
+        arrays["normals"] = np.asarray(_load_trimesh(path).vertex_normals)
+    return arrays
+
+
+def _read_pcd(path: Path) -> Arrays:
+    cloud = open3d().io.read_point_cloud(str(path))
+    arrays = {"points": np.asarray(cloud.points)}
+    if not len(arrays["points"]):
+        raise ValueError("no points found in it")
+    if cloud.has_normals():
+        arrays["normals"] = np.asarray(cloud.normals)
+    if cloud.has_colors():
+        arrays["colors"] = np.asarray(cloud.colors)
+    return arrays
+
+
+def _read_npz(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        if "points" not in file:
+            raise InputError(f"{path} must hold an array 'points' (and 'normals', 'colors'); got {sorted(file)}")
+        return {name: file[name] for name in ("points", "normals", "colors") if name in file}
+
+
+def _read_text(path: Path) -> Arrays:
+    with open(path, encoding="utf-8-sig") as file:
+        lines = dropwhile(lambda line: not line.strip() or line.startswith(("#", "//")), file)
+        first = next(lines, "").strip()
+        delimiter = next((mark for mark in ",;" if mark in first), None)
+        words = [word.strip() for word in first.split(delimiter)]
+        numeric = all(_is_number(word) for word in words if word)
+        count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
+        rows = lines if count is not None or not numeric else _then(first, lines)
+        table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
+    if not numeric:
+        named = {name.strip('"').lower(): column for name, column in zip(words, table.T, strict=True)}
+        return _named(named) if "x" in named else _columns(table)
+    if count is not None and table.shape == (2 * count, 3):  # PWN: the points, then their normals
+        return {"points": table[:count], "normals": table[count:]}
+    if count is not None and count != len(table):
+        raise ValueError(f"its first line promises {count} points and {len(table)} follow")
+    return _columns(table)
+
+
+def _then(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _named(table: Arrays) -> Arrays:
+    """Points, normals and colours of a table of named columns."""
+    kinds = {
+        "points": [("x", "y", "z")],
+        "normals": [("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")],
+        "colors": [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")],
+    }
+    arrays = {}
+    for kind, choices in kinds.items():
+        for names in choices:
+            if all(name in table for name in names):
+                arrays.setdefault(kind, np.stack([table[name] for name in names], axis=1))
+    return arrays
+
+
+def _columns(table: NDArray) -> Arrays:
+    """Points, normals and colours of an array whose columns have no names."""
+    if table.ndim != 2 or table.shape[1] < 3 or not np.issubdtype(table.dtype, np.number):
+        raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
+    arrays = {"points": table[:, :3]}
+    # PTS and others put an intensity between the point and its colour: groups of three count from the end.
+    for group in np.split(table[:, 3:][:, (table.shape[1] - 3) % 3 :], (table.shape[1] - 3) // 3, axis=1)[:2]:
+        finite = group[np.isfinite(group).all(axis=1)]
+        whole = len(finite) and (finite >= 0).all() and (finite == np.rint(finite)).all() and finite.max() > 1
+        arrays.setdefault("colors" if whole else "normals", group)
+    return arrays
+
+
+def _to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
+    if colors is None or colors.dtype == np.uint8:
+        return colors
+    values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
+    if values.max(initial=0) > 255:
+        values = values / 257  # 16-bit colours
+    return np.rint(np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255)).astype(np.uint8)
+
+
+def _rounds_visibly(mesh: Mesh) -> bool:
+    """Whether single precision would move a vertex by more than a millionth of the mesh's size."""
+    return bool(np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0) > 1e-6 * mesh.diagonal)
+
+
+def _digits(mesh: Mesh) -> int:
+    """Decimals that resolve a ten-millionth of the mesh's size."""
+    return max(6, int(np.ceil(7 - np.log10(max(mesh.diagonal, 1e-300)))))
+
+
+def _write_double_ply(path: Path, mesh: Mesh) -> None:
+    o3d = open3d()
+    built = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
+    )
+    if mesh.normals is not None:
+        built.vertex_normals = o3d.utility.Vector3dVector(mesh.normals)
+    if mesh.colors is not None:
+        built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
+    if not o3d.io.write_triangle_mesh(str(path), built):
+        raise OSError("Open3D could not write it")

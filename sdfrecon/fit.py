@@ -1,0 +1,183 @@
+"""The optimisation loop: minimise a problem's constraint sum over a field's parameters, and survive interruption."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sdfrecon.files import read_tensors, write_tensors
+from sdfrecon.geometry import InputError
+from sdfrecon.problems import Problem
+from sdfrecon.siren import Siren
+
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-1"
+CHECKPOINT_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How the parameters move."""
+
+    steps: int = 600
+    """Optimiser steps: more make a finer surface and take longer."""
+    learning_rate: float = 1e-3
+    """Adam's step (Kingma and Ba 2015)."""
+    muon_learning_rate: float | None = 3e-3
+    """Muon's step for the hidden layers' matrices (Jordan et al. 2024); None gives them to Adam too."""
+    warmup: int = 50
+    """Steps over which the learning rates rise from zero."""
+    final_rate: float = 0.0
+    """Share of the learning rates left at the end of their cosine decay; 1 keeps them constant."""
+    clip: float | None = None
+    """Largest norm of the gradient; None leaves it alone."""
+
+    def rate(self, step: int) -> float:
+        """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
+        decay = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final_rate + (1 - self.final_rate) * decay)
+
+
+class Interrupted(Exception):
+    """The user stopped the fit with Ctrl-C; `step` steps are done, and in the checkpoint if there is one."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after {step} steps")
+        self.step = step
+
+
+def fit(
+    problem: Problem,
+    field: Siren,
+    config: FitConfig,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> Siren:
+    """Trains `field` in place on samples from `generator` and returns it.
+
+    checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
+    on the CPU, ends with the same bytes as one that was never stopped.
+
+    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, ArithmeticError when the loss is lost.
+    """
+    optimisers = _optimisers(field, config)
+    start = 0
+    if checkpoint is not None and checkpoint.exists():
+        start = _restore(checkpoint, field, optimisers, generator)
+    saved = time.monotonic()
+    with (
+        _deferred_interrupt() as interrupted,
+        tqdm(total=config.steps, initial=start, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
+    ):
+        for step in range(start, config.steps):
+            for optimiser, learning_rate in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate * config.rate(step)
+                optimiser.zero_grad()
+            loss, count = constraint_sum(problem, field, generator, step / config.steps)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.clip is not None:
+                torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
+            for optimiser, _ in optimisers:
+                optimiser.step()
+
+            bar.update()
+            done = step + 1 == config.steps
+            if step % 50 == 49 or done:
+                if not math.isfinite(float(loss.detach())):
+                    raise ArithmeticError(f"the fit diverged before step {step + 1}: try another --seed")
+                speed = count * (bar.format_dict["rate"] or 0) / 1e3
+                bar.set_postfix_str(f"loss {float(loss.detach()):.3g}, {speed:.0f}k points/s", refresh=False)
+            if checkpoint is not None and (done or interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS):
+                _save(checkpoint, step + 1, field, optimisers, generator)
+                saved = time.monotonic()
+            if interrupted() and not done:
+                raise Interrupted(step + 1)
+    return field
+
+
+def constraint_sum(problem: Problem, field: Siren, generator: torch.Generator, progress: float) -> tuple[Tensor, int]:
+    """The loss at `progress` (0 to 1) of the fit, and how many points it was taken at.
+
+    L = sum over constraints of weight * mean over the domain's samples of the residual (Sitzmann et al. 2020, eq. 4).
+    All domains go through the network as one batch.
+    """
+    samples = {name: domain.sample(generator) for name, domain in problem.domains.items()}
+    jet = field.jet(torch.cat([points for points, _ in samples.values()]))
+    rows, count = {}, 0
+    for name, (points, _) in samples.items():
+        rows[name] = jet[count : count + len(points)]
+        count += len(points)
+    loss = torch.zeros((), device=generator.device)
+    for c in problem.constraints:
+        loss = loss + c.weight_at(progress) * c.residual(samples[c.domain][1], rows[c.domain]).mean()
+    return loss, count
+
+
+def _optimisers(field: Siren, config: FitConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+    if config.muon_learning_rate is None:
+        return [(torch.optim.Adam(field.parameters(), config.learning_rate), config.learning_rate)]
+    hidden = list(field.weights)[1:-1]
+    rest = [field.weights[0], field.weights[-1], *field.biases]
+    return [
+        (torch.optim.Muon(hidden, config.muon_learning_rate, weight_decay=0.0), config.muon_learning_rate),
+        (torch.optim.Adam(rest, config.learning_rate), config.learning_rate),
+    ]
+
+
+def _save(
+    path: Path,
+    step: int,
+    field: Siren,
+    optimisers: list[tuple[torch.optim.Optimizer, float]],
+    generator: torch.Generator,
+) -> None:
+    tensors: dict[str, Tensor] = {f"field/{name}": value for name, value in field.state_dict().items()}
+    for i, (optimiser, _) in enumerate(optimisers):
+        for j, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser/{i}/{j}/{name}": value for name, value in state.items()}
+    tensors["generator"] = generator.get_state()
+    write_tensors(path, tensors, {"format": CHECKPOINT_FORMAT, "step": step})
+
+
+def _restore(
+    path: Path, field: Siren, optimisers: list[tuple[torch.optim.Optimizer, float]], generator: torch.Generator
+) -> int:
+    tensors, about = read_tensors(path, "checkpoint")
+    if about.get("format") != CHECKPOINT_FORMAT:
+        raise InputError(f"{path} is no checkpoint of this version: delete it to start again")
+    field.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("field/")})
+    for i, (optimiser, _) in enumerate(optimisers):
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"optimiser/{i}/"):
+                _, _, j, key = name.split("/")
+                state.setdefault(int(j), {})[key] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    generator.set_state(tensors["generator"])
+    return int(about["step"])
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Any]:
+    """Yields a function that says whether Ctrl-C was pressed: a step is finished before the fit stops."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,145 @@
+"""Point clouds and triangle meshes: frozen, validated, in the scan's own (world) units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says what was expected, what came, and what to do."""
+
+
+def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
+    array = np.ascontiguousarray(values, dtype=dtype)
+    if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):
+        expected = "(n, 3)" if count is None else f"({count}, 3)"
+        raise InputError(f"{name} must be {expected}; got {array.shape}")
+    return array
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points of a surface, with what the scanner knew of each.
+
+    points: (n, 3) float64, world units. normals: (n, 3) float64, pointing out of the object, or None.
+    colors: (n, 3) uint8 RGB, or None. Raises InputError where the shapes disagree.
+    """
+
+    points: Floats
+    normals: Floats | None = None
+    colors: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", _rows("points", self.points, np.float64))
+        for name, dtype in (("normals", np.float64), ("colors", np.uint8)):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _rows(name, values, dtype, len(self.points)))
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def select(self, index: NDArray) -> PointCloud:
+        """The points at `index` (a mask or integers), each with its normal and colour."""
+        return PointCloud(
+            self.points[index],
+            None if self.normals is None else self.normals[index],
+            None if self.colors is None else self.colors[index],
+        )
+
+    @property
+    def diagonal(self) -> float:
+        """Length of the bounding box's diagonal, world units."""
+        return _diagonal(self.points)
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles over shared vertices, counter-clockwise seen from outside.
+
+    vertices: (v, 3) float64, world units. faces: (f, 3) int64 indices into vertices.
+    normals: (v, 3) float64 unit vectors, or None. colors: (v, 3) uint8 RGB, or None.
+    Raises InputError where the shapes disagree or a face names a vertex that does not exist.
+    """
+
+    vertices: Floats
+    faces: NDArray[np.int64]
+    normals: Floats | None = None
+    colors: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vertices", _rows("vertices", self.vertices, np.float64))
+        object.__setattr__(self, "faces", _rows("faces", self.faces, np.int64))
+        for name, dtype in (("normals", np.float64), ("colors", np.uint8)):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _rows(name, values, dtype, len(self.vertices)))
+        if len(self.faces) and not 0 <= self.faces.min() <= self.faces.max() < len(self.vertices):
+            raise InputError(
+                f"faces must name vertices 0 to {len(self.vertices) - 1}; "
+                f"got {self.faces.min()} to {self.faces.max()}: the mesh is damaged"
+            )
+
+    @property
+    def diagonal(self) -> float:
+        """Length of the bounding box's diagonal, world units."""
+        return _diagonal(self.vertices)
+
+    @property
+    def face_normals(self) -> Floats:
+        """(f, 3) cross products of two edges: along the outward normal, twice the area long."""
+        a, b, c = (self.vertices[self.faces[:, i]] for i in range(3))
+        return np.cross(b - a, c - a)
+
+    @property
+    def areas(self) -> Floats:
+        """(f,) areas of the triangles, world units squared."""
+        return 0.5 * np.linalg.norm(self.face_normals, axis=1)
+
+    @property
+    def volume(self) -> float:
+        """Enclosed volume by the divergence theorem; positive where the mesh is oriented outwards."""
+        if not len(self.vertices):
+            return 0.0
+        corners = (self.vertices - self.vertices.mean(axis=0))[self.faces]
+        return float(np.linalg.det(corners).sum() / 6)
+
+    @property
+    def is_watertight(self) -> bool:
+        """Whether every edge is shared by exactly two faces that run along it in opposite directions."""
+        if not len(self.faces):
+            return False
+        edges = self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+        v = len(self.vertices)
+        ahead, back = edges @ [v, 1], edges @ [1, v]
+        return len(np.unique(ahead)) == len(ahead) and bool(np.array_equal(np.sort(ahead), np.sort(back)))
+
+    def components(self) -> NDArray[np.int64]:
+        """(f,) a label per face; faces that share a vertex have the same one."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        v = len(self.vertices)
+        start, end = self.faces.ravel(), np.roll(self.faces, -1, axis=1).ravel()
+        graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(v, v))
+        _, labels = connected_components(graph, directed=False)
+        return np.unique(labels[self.faces[:, 0]], return_inverse=True)[1].astype(np.int64)
+
+    def keep_faces(self, mask: NDArray[np.bool_]) -> Mesh:
+        """The faces where `mask` (f,) is true, with only the vertices that they use."""
+        faces = self.faces[mask]
+        used, faces = np.unique(faces, return_inverse=True)
+        return replace(
+            self,
+            vertices=self.vertices[used],
+            faces=faces.reshape(-1, 3),
+            normals=None if self.normals is None else self.normals[used],
+            colors=None if self.colors is None else self.colors[used],
+        )
+
+
+def _diagonal(points: Floats) -> float:
+    return float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0

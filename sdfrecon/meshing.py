@@ -1,0 +1,295 @@
+"""Zero level -> triangles: only blocks that can contain the surface are evaluated, all on one integer lattice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+from sdfrecon.geometry import Floats, InputError, Mesh
+from sdfrecon.jet import Jet
+
+BLOCK = 8  # cells along a block's edge: smaller wastes fewer samples, larger has fewer shared faces
+SLACK = 1.25  # times the largest gradient sampled: the slope assumed between samples
+TILES = 1000  # blocks handed to marching cubes in one call
+SNAP = 0.02  # share of a cell that vertices keep from lattice points, so that no triangle collapses onto one
+CORNERS = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(8, 3)
+FACES = np.concatenate([np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.int64)])
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FieldToMesh:
+    """A scalar field in unit coordinates, as meshing sees it: both work on (n, 3) points."""
+
+    value: Callable[[Tensor], Tensor]
+    jet: Callable[[Tensor], Jet]
+    device: torch.device
+
+
+@torch.inference_mode()
+def extract_mesh(field: FieldToMesh, resolution: int = 256, level: float = 0.0, half: float = 1.0) -> Mesh:
+    """The surface `field = level` as triangles, watertight and oriented towards larger values.
+
+    resolution: cells along each axis of the cube [-half, half]^3 (unit coordinates). A surface that leaves the cube
+    is closed by a flat cap at its border. Marching cubes (Lewiner et al. 2003) runs on blocks around the surface; each
+    vertex is then drawn onto the level by Newton's method along the exact gradient, which also is its normal.
+    Time and memory grow with the surface, resolution^2.
+
+    Raises InputError where the field nowhere takes the level.
+    """
+    if resolution < 2:
+        raise InputError(f"the resolution must be at least 2 cells; got {resolution}")
+    lattice = Lattice(field, resolution, level, half)
+    blocks = lattice.grow(*lattice.candidates())
+    vertices, faces = lattice.polygonise(blocks)
+    if not len(faces):
+        raise InputError(f"the field has no surface at level {level:g}: fit it for longer, or choose another level")
+    return lattice.project(vertices, faces)
+
+
+class Lattice:
+    """The (resolution + 1)^3 points of the cube, of which only those in blocks near the surface get a value.
+
+    A block is BLOCK^3 cells and owns as many lattice points, its lower ones; its upper faces belong to its neighbours.
+    So every lattice point is evaluated once and neighbours agree on it to the last bit: no cracks.
+    """
+
+    def __init__(self, field: FieldToMesh, resolution: int, level: float, half: float) -> None:
+        self.field, self.resolution, self.level, self.half = field, resolution, level, half
+        self.cell = 2 * half / resolution
+        self.blocks = -(-(resolution + 1) // BLOCK)  # along each axis, so that every lattice point is owned
+        self.rows = np.full((self.blocks + 1,) * 3, -1, np.int32)  # a block's row in `values`, -1 for none
+        self.values = np.empty((0, BLOCK, BLOCK, BLOCK), np.float32)
+        self.origins = np.empty((0, 3), np.int64)  # the first lattice point of each row
+
+    def unit(self, lattice: NDArray) -> Tensor:
+        """Lattice coordinates (n, 3) -> unit."""
+        return torch.tensor(lattice * self.cell - self.half, dtype=torch.float32, device=self.field.device)
+
+    def candidates(self) -> tuple[Ints, Floats]:
+        """(b, 3) blocks that can contain the level, found from coarse to fine, and (b,) the slope assumed in each.
+
+        A block is kept where |f(centre) - level| <= L * half its diagonal. L is the largest gradient at the centres of
+        the block's seven siblings, its parent and itself, plus a quarter: sampled, since the product of the layers'
+        norms exceeds it a thousandfold. What such a bound misses of a surface, `grow` finds from the rest of it.
+        """
+        size = 1 << max(0, int(np.log2(self.blocks / 8)))
+        count = -(-self.blocks // size)
+        blocks = np.stack(np.meshgrid(*[np.arange(count)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        family, steepest = np.zeros(len(blocks), np.int64), np.zeros(1)
+        while True:
+            error, gradient = self._jet(self.unit((blocks + 0.5) * size * BLOCK))
+            norm = gradient.norm(dim=-1).cpu().numpy().astype(np.float64)
+            np.maximum.at(steepest, family, norm)
+            slope = SLACK * steepest[family]
+            keep = np.abs(error[:, 0].cpu().numpy()) <= slope * 0.5 * np.sqrt(3) * size * BLOCK * self.cell
+            blocks, slope, steepest = blocks[keep], slope[keep], norm[keep]
+            if size == 1 or not len(blocks):
+                return blocks, slope
+            size //= 2
+            family = np.repeat(np.arange(len(blocks)), len(CORNERS))
+            blocks = (2 * blocks[:, None] + CORNERS).reshape(-1, 3)
+            within = (blocks * size < self.blocks).all(1)
+            blocks, family = blocks[within], family[within]
+
+    def grow(self, blocks: Ints, slope: Floats) -> Ints:
+        """`blocks` (b, 3) and all that the surface reaches from them, evaluated: it never ends at a block's face."""
+        active = np.zeros((self.blocks,) * 3, bool)
+        steepest = slope.max(initial=0.0)
+        while len(blocks):
+            active[tuple(blocks.T)] = True
+            self.evaluate(blocks, slope)
+            reached = []
+            for part in _parts(blocks):
+                inside = self.tiles(part) < 0
+                for step in FACES:
+                    axis = int(np.flatnonzero(step)[0]) + 1
+                    face = inside.take(BLOCK if step.sum() > 0 else 0, axis=axis).reshape(len(part), -1)
+                    reached.append(part[face.any(1) & ~face.all(1)] + step)
+            blocks = np.unique(np.concatenate(reached), axis=0)
+            blocks = blocks[((blocks >= 0) & (blocks < self.blocks)).all(1)]
+            blocks = blocks[~active[tuple(blocks.T)]]
+            slope = np.full(len(blocks), steepest)
+        return np.argwhere(active)
+
+    def evaluate(self, blocks: Ints, slope: Floats) -> None:
+        """Gives values to the lattice points of `blocks` (b, 3) that are corners of a cell with the surface in it.
+
+        First every fourth lattice point, then every second and at last each one, as long as a corner of the cube
+        between them is near enough for the surface to pass: |f(corner) - level| <= slope * half the cube's diagonal.
+        """
+        owners = np.unique((blocks[:, None] + CORNERS).reshape(-1, 3), axis=0)
+        owners = owners[self.rows[tuple(owners.T)] < 0]
+        self.rows[tuple(owners.T)] = len(self.values) + np.arange(len(owners), dtype=np.int32)
+        self.values = np.concatenate([self.values, np.full((len(owners), *[BLOCK] * 3), np.nan, np.float32)])
+        self.origins = np.concatenate([self.origins, owners * BLOCK])
+
+        self._fill(blocks, [np.ones([BLOCK // 4 + 1] * 3, bool)] * len(_parts(blocks)), 4)
+        for size in (4, 2):
+            reach = slope * (0.5 * np.sqrt(3) * size * self.cell)
+            close = [
+                _any_corner(np.abs(self.tiles(part, exact=True)[:, ::size, ::size, ::size]) <= limit)
+                for part, limit in zip(_parts(blocks), _parts(reach[:, None, None, None]), strict=True)
+            ]
+            self._fill(blocks, [_corners_of(cubes, 2) for cubes in close], size // 2)
+        while True:
+            # Where the sampled slope was too small, a cell changes sign at a corner that has only a guess.
+            guessed = []
+            for part in _parts(blocks):
+                inside = self.tiles(part) < 0
+                mixed = _any_corner(inside) & _any_corner(~inside)
+                guessed.append(_corners_of(mixed, 1) & np.isnan(self.tiles(part, exact=True)))
+            if not any(mask.any() for mask in guessed):
+                return
+            self._fill(blocks, guessed, 1)
+
+    def _fill(self, blocks: Ints, masks: list[NDArray[np.bool_]], stride: int) -> None:
+        """Evaluates the lattice points of `blocks`, every `stride`-th, where a part's mask is true and none has been."""
+        wanted = np.zeros(self.values.shape, bool)
+        for part, mask in zip(_parts(blocks), masks, strict=True):
+            tile = np.zeros((len(part), *[BLOCK + 1] * 3), bool)
+            tile[:, ::stride, ::stride, ::stride] = mask
+            for corner in CORNERS:
+                inner, layer = _layers(corner)
+                rows = self.rows[tuple((part + corner).T)]
+                wanted[(rows, *layer)] |= tile[(slice(None), *inner)]
+        flat, todo = self.values.reshape(-1), np.flatnonzero(wanted & np.isnan(self.values))
+        del wanted
+        for index in _parts(todo, 1 << 20):
+            row, *cell = np.unravel_index(index, self.values.shape)
+            lattice = self.origins[row] + np.stack(cell, -1)
+            value = torch.cat([self.field.value(part)[:, 0] for part in _chunks(self.unit(lattice))])
+            # The outermost layer counts as outside: that caps what leaves the cube.
+            border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
+            flat[index] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
+
+    def tiles(self, blocks: Ints, exact: bool = False) -> NDArray[np.float32]:
+        """(b, BLOCK + 1, BLOCK + 1, BLOCK + 1) values of the blocks with their upper faces.
+
+        Points without one are NaN where `exact`; else they take the value of the corner of a cube around them that the
+        surface does not pass, which has their sign.
+        """
+        out = np.empty((len(blocks), *[BLOCK + 1] * 3), np.float32)
+        for corner in CORNERS:
+            inner, layer = _layers(corner)
+            out[(slice(None), *inner)] = self.values[(self.rows[tuple((blocks + corner).T)], *layer)]
+        if not exact:
+            for stride in (2, 4):
+                down = np.arange(BLOCK + 1) // stride * stride
+                np.copyto(out, out[:, down[:, None, None], down[:, None], down], where=np.isnan(out))
+        return out
+
+    def polygonise(self, blocks: Ints) -> tuple[NDArray[np.float64], Ints]:
+        """(v, 3) vertices in lattice coordinates, on the lattice's edges, and (f, 3) triangles of the blocks (b, 3)."""
+        parts = [self._march(blocks[start : start + TILES]) for start in range(0, len(blocks), TILES)]
+        triangles = np.concatenate(parts) if parts else np.empty((0, 3, 3), np.int64)
+        # Two blocks make the same vertex on their common face; it is known by its edge's middle.
+        span = 2 * self.blocks * BLOCK + 1
+        keys, faces = np.unique(triangles @ (span ** np.arange(3)[::-1]), return_inverse=True)
+        middle = np.stack(np.unravel_index(keys, (span, span, span)), -1)
+
+        low, high = middle // 2, (middle + 1) // 2
+        below, above = self._at(low), self._at(high)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            along = below / (below - above)
+        # A vertex inside a cell (Lewiner's case 13 and others) has no edge: it starts from the cell's middle.
+        along = np.where((middle % 2).sum(1) == 1, along, 0.5)
+        vertices = low + np.clip(along, SNAP, 1 - SNAP)[:, None] * (high - low)
+        return vertices, faces.reshape(-1, 3)
+
+    def _march(self, blocks: Ints) -> Ints:
+        """(f, 3, 3) the middles of the edges (twice their lattice coordinates) that the blocks' triangles join."""
+        edge, side = BLOCK + 1, int(np.ceil(len(blocks) ** (1 / 3)))
+        values = np.clip(self.tiles(blocks) / self.cell, -1, 1)
+        # Marching cubes needs the signs and, for ambiguous faces, the sizes. Kept within one cell and off zero, they
+        # put every vertex well inside its edge, where it can be told from the lattice points.
+        values = np.where(values < 0, np.minimum(values, -2 * SNAP), np.maximum(values, 2 * SNAP))
+
+        def stack(tiles: NDArray) -> NDArray:  # (side^3, edge, edge, edge) -> (side * edge, ...) in one volume
+            grid = tiles.reshape(side, side, side, edge, edge, edge)
+            return grid.transpose(0, 3, 1, 4, 2, 5).reshape((side * edge,) * 3)
+
+        volume = np.ones((side**3, edge, edge, edge), np.float32)
+        volume[: len(blocks)] = values
+        # scikit-image runs the cell below each true lattice point: none between two tiles.
+        cells = np.zeros(volume.shape, bool)
+        cells[: len(blocks), 1:, 1:, 1:] = True
+        if not (values < 0).any() or not (values > 0).any():
+            return np.empty((0, 3, 3), np.int64)
+        points, faces, _, _ = marching_cubes(
+            stack(volume), 0.0, mask=stack(cells), gradient_direction="descent", allow_degenerate=True
+        )
+        tile, local = np.divmod(points.astype(np.float64), edge)
+        block = blocks[np.ravel_multi_index(tuple(tile.astype(np.int64).T), (side, side, side))]
+        nearest = np.rint(local)
+        middle = np.where(np.abs(local - nearest) > SNAP / 2, 2 * np.floor(local) + 1, 2 * nearest)
+        return (2 * BLOCK * block + middle.astype(np.int64))[faces]
+
+    def _at(self, lattice: Ints) -> NDArray[np.float32]:
+        row = self.rows[tuple((lattice // BLOCK).T)]
+        return self.values[(row, *(lattice % BLOCK).T)]
+
+    def project(self, vertices: NDArray[np.float64], faces: Ints) -> Mesh:
+        """The mesh in unit coordinates, its vertices drawn onto the level, with the field's gradient as normals."""
+        points, normals = [], []
+        for part in _parts(vertices, 1 << 20):
+            # A cap lies where the cube ends, not where the field is zero.
+            inner = ((part > 1) & (part < self.resolution - 1)).all(1, keepdims=True)
+            here = self.unit(part)
+            free = torch.from_numpy(inner).to(here.device)
+            for longest in (0.5, 0.05):
+                error, gradient = self._jet(here)
+                step = -error * gradient / gradient.square().sum(-1, keepdim=True).clamp(min=1e-12)
+                shorten = (longest * self.cell / step.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+                here = torch.where(free, here + step * shorten, here)
+            points.append(here.cpu().numpy())
+            normals.append(torch.nn.functional.normalize(gradient, dim=-1).cpu().numpy())
+        return Mesh(np.concatenate(points), faces, np.concatenate(normals))
+
+    def _jet(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, 1) value - level and (n, 3) gradient at unit points (n, 3)."""
+        jets = [self.field.jet(part) for part in _chunks(points)]
+        return torch.cat([jet.value for jet in jets]) - self.level, torch.cat([jet.gradient[:, 0] for jet in jets])
+
+
+def _chunks(points: Tensor) -> tuple[Tensor, ...]:
+    # On a processor the activations should stay in its cache; a GPU wants much work at once.
+    return points.split(4096 if points.device.type == "cpu" else 1 << 18)
+
+
+def _parts(rows: NDArray, size: int = TILES) -> list[NDArray]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _layers(corner: Ints) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where the neighbour one step along `corner` lies in a block's tile, and in the neighbour's own values."""
+    inner = tuple(slice(BLOCK, None) if step else slice(0, BLOCK) for step in corner)
+    return inner, tuple(slice(0, 1) if step else slice(None) for step in corner)
+
+
+def _any_corner(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(b, m + 1, m + 1, m + 1) of lattice points -> (b, m, m, m): whether any corner of each cube is true."""
+    for axis in (1, 2, 3):
+        low, high = [slice(None)] * 4, [slice(None)] * 4
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        points = points[tuple(low)] | points[tuple(high)]
+    return points
+
+
+def _corners_of(cubes: NDArray[np.bool_], divide: int) -> NDArray[np.bool_]:
+    """(b, m, m, m) of cubes -> the lattice points that each true one holds when its edges are cut in `divide`."""
+    for axis in (1, 2, 3):
+        points = np.zeros([n * divide + 1 if a == axis else n for a, n in enumerate(cubes.shape)], bool)
+        for offset in range(divide + 1):
+            rows = [slice(None)] * 4
+            rows[axis] = slice(offset, offset + divide * (cubes.shape[axis] - 1) + 1, divide)
+            points[tuple(rows)] |= cubes
+        cubes = points
+    return cubes

@@ -1,0 +1,126 @@
+"""What is fitted: the domains and the constraints of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from sdfrecon import constraints as c
+from sdfrecon.constraints import Constraint
+from sdfrecon.geometry import Floats, PointCloud
+from sdfrecon.sampling import Box, Domain, Pool, near_points, uniform_points
+
+NEIGHBOURS = 8
+
+
+@dataclass(frozen=True)
+class Problem:
+    """L = sum over constraints of weight * mean residual, each over the samples of its own domain."""
+
+    domains: Mapping[str, Domain]
+    constraints: Sequence[Constraint]
+
+
+@dataclass(frozen=True)
+class SurfaceConfig:
+    """How many samples a step draws, and what each constraint weighs."""
+
+    on_surface: int = 2048
+    """Points of the scan in a step."""
+    near_surface: int = 1024
+    """Points beside the scan in a step."""
+    in_box: int = 1024
+    """Points anywhere in the box in a step."""
+    pool: int = 100_000
+    """Points beside the scan and in the box, each, that are prepared before the fit and drawn from in its steps."""
+    near_spread: float = 4.0
+    """How far points beside the scan stray, times the distance to the eighth neighbour there."""
+    zero_level: float = 1500.0
+    """Weight of passing through the points, at first."""
+    final_zero_level: float = 15000.0
+    """Weight of passing through the points, at last."""
+    normal: float = 50.0
+    """Weight of the normals."""
+    eikonal: float = 50.0
+    """Weight, in each domain, of growing by one for each unit walked."""
+    sign: float = 500.0
+    """Weight of being outside and inside where the nearest points say so."""
+    reach: float = 500.0
+    """Weight of not being farther from the surface than from the nearest point."""
+    heat: float = 100.0
+    """Weight of the screened heat's energy, which keeps the surface small."""
+    heat_absorption: float = 15.0
+    """Its absorption lambda: the energy is felt within about 1 / lambda of the surface."""
+
+
+def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:
+    """The signed distance of an oriented cloud (unit coordinates), on the generator's device.
+
+    Beside the terms of Sitzmann et al. 2020 (section 4.2), two from the nearest oriented samples (`sign_and_reach`)
+    and HotSpot's heat energy keep zero levels away from where there are no data. They replace the paper's
+    exp(-100 |f|), which leaves phantom sheets there.
+    """
+    tree = cKDTree(cloud.points)
+    spacing = tree.query(cloud.points, k=[min(NEIGHBOURS + 1, len(cloud))], workers=-1)[0][:, 0]
+    points = _tensor(cloud.points, generator)
+    near = near_points(points, _tensor(spacing * config.near_spread, generator), config.pool, generator)
+    box = uniform_points(config.pool, 3, generator)
+    return Problem(
+        {
+            "surface": Pool(points, {"normals": _tensor(cloud.normals, generator)}, config.on_surface),
+            "near": Pool(near, sign_and_reach(near, cloud, tree), config.near_surface),
+            "box": Pool(box, sign_and_reach(box, cloud, tree), config.in_box),
+        },
+        [
+            Constraint("zero level", "surface", config.zero_level, c.zero_level, config.final_zero_level),
+            Constraint("normal", "surface", config.normal, c.normal_alignment),
+            *(Constraint("eikonal", where, config.eikonal, c.eikonal) for where in ("surface", "near", "box")),
+            *(Constraint("sign", where, config.sign, c.right_sign) for where in ("near", "box")),
+            *(Constraint("reach", where, config.reach, c.within_reach) for where in ("near", "box")),
+            Constraint("heat", "box", config.heat, c.heat(config.heat_absorption)),
+        ],
+    )
+
+
+def paper_surface(cloud: PointCloud, generator: torch.Generator) -> Problem:
+    """The problem of the SIREN paper (Sitzmann et al. 2020, eq. 6) as its code has it.
+
+    1400 points of the cloud and as many in the box. The code's weights 3000, 100, 100 and 50 are of means over both
+    halves together; of means over each domain they are half as large.
+    """
+    points = _tensor(cloud.points, generator)
+    return Problem(
+        {"surface": Pool(points, {"normals": _tensor(cloud.normals, generator)}, 1400), "box": Box(3, 1400)},
+        [
+            Constraint("zero level", "surface", 1500.0, c.zero_level),
+            Constraint("normal", "surface", 50.0, c.normal_alignment),
+            Constraint("off surface", "box", 50.0, c.off_surface(100.0)),
+            *(Constraint("eikonal", where, 25.0, c.eikonal) for where in ("surface", "box")),
+        ],
+    )
+
+
+def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree) -> dict[str, Tensor]:
+    """What the nearest oriented samples say of points (n, 3): the side they are on, and how far the surface can be.
+
+    sign: (n,) +1 outside, -1 inside: the sign of the inverse-distance mean of the signed distances to the tangent planes
+    of the 8 nearest samples (after Hoppe et al. 1992, section 3.3). reach: (n,) distance to the nearest sample, unit.
+    """
+    query = points.double().cpu().numpy()
+    distance, index = tree.query(query, k=range(1, min(NEIGHBOURS, len(cloud)) + 1), workers=-1)
+    assert cloud.normals is not None
+    to_plane = np.einsum("nkd,nkd->nk", query[:, None] - cloud.points[index], cloud.normals[index])
+    sign = np.sign((to_plane / (distance + 1e-9)).sum(axis=1))
+    return {
+        "sign": torch.tensor(sign, dtype=torch.float32, device=points.device),
+        "reach": torch.tensor(distance[:, 0], dtype=torch.float32, device=points.device),
+    }
+
+
+def _tensor(values: Floats | None, generator: torch.Generator) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=generator.device)

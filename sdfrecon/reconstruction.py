@@ -1,0 +1,158 @@
+"""The main job: cloud -> frame -> problem -> fit -> mesh -> the cloud's own units."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from sdfrecon import __version__
+from sdfrecon.cleaning import clean
+from sdfrecon.field import Field
+from sdfrecon.finishing import finish
+from sdfrecon.fit import FitConfig, fit
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.problems import SurfaceConfig, paper_surface, surface
+from sdfrecon.siren import Siren, SirenConfig
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Everything that decides the result, but the scan."""
+
+    siren: SirenConfig = field(default_factory=SirenConfig)
+    surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
+    """Samples and weights of our loss; None takes the loss of the SIREN paper."""
+    fit: FitConfig = field(default_factory=FitConfig)
+    resolution: int = 256
+    """Cells along the box's edge when the surface is turned into triangles."""
+    margin: float = 0.1
+    """Room around the scan, as a share of half its longest side."""
+    trim: float | None = None
+    """Cut what lies farther than this from all points, in the scan's units; None decides by the scan, 0 never cuts."""
+    seed: int = 0
+    """Of every random draw."""
+
+
+PRESETS = {
+    "draft": ReconstructConfig(),
+    "standard": ReconstructConfig(SirenConfig(width=256), fit=FitConfig(steps=1500), resolution=384),
+    "fine": ReconstructConfig(SirenConfig(width=256, hidden_layers=4), fit=FitConfig(steps=5000), resolution=512),
+    "paper": ReconstructConfig(
+        SirenConfig(width=256),
+        surface=None,
+        fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """mesh: the surface, in the cloud's units. field: its signed distance. notes: what was dropped, cut or doubtful."""
+
+    mesh: Mesh
+    field: Field
+    notes: list[str]
+
+
+def reconstruct(
+    cloud: PointCloud,
+    config: ReconstructConfig | str = "draft",
+    *,
+    device: str = "auto",
+    run_dir: Path | None = None,
+    name: str = "",
+    progress: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Reconstruction:
+    """The surface of an oriented point cloud, as a mesh and as a signed distance field.
+
+    config: a preset's name or a configuration. device: "auto" (a GPU where there is one), "cpu" or "cuda".
+    run_dir: a folder for checkpoints; with the same cloud and configuration, the fit goes on from the one it holds.
+    name: of the scan, kept in the field. tell: called with each note as it arises.
+
+    Raises InputError for a cloud without normals or without extent, and fit.Interrupted on Ctrl-C.
+
+    >>> result = reconstruct(cloud)                                        # doctest: +SKIP
+    >>> result.field.distance([[0.1, 0.2, 0.3]])                           # doctest: +SKIP
+    """
+    if isinstance(config, str):
+        config = preset(config)
+    where = pick_device(device)
+    cloud, notes = clean(cloud)
+    for note in notes:
+        tell(note)
+    about = describe(cloud, config, name)
+
+    generator = torch.Generator(where).manual_seed(config.seed)
+    frame = Frame.around(cloud, config.margin)
+    unit = frame.to_unit(cloud)
+    problem = paper_surface(unit, generator) if config.surface is None else surface(unit, config.surface, generator)
+    siren = Siren(3, 1, config.siren, generator)
+    checkpoint = None if run_dir is None else run_dir / checkpoint_name(about)
+    fitted = Field(fit(problem, siren, config.fit, generator, checkpoint, progress), frame, about)
+
+    mesh, finishing_notes = finish(fitted.mesh(config.resolution), cloud, config.trim)
+    for note in finishing_notes:
+        tell(note)
+    return Reconstruction(mesh, fitted, notes + finishing_notes)
+
+
+def preset(name: str) -> ReconstructConfig:
+    """The configuration called `name`. Raises InputError for a name that is not in PRESETS."""
+    if name not in PRESETS:
+        raise InputError(f"expected one of the presets {', '.join(PRESETS)}; got {name!r}")
+    return PRESETS[name]
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as a device. Raises InputError where there is no such one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("no CUDA device was found: pass --device cpu, or --device auto to take one where there is one")
+    return torch.device(name)
+
+
+def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[str, object]:
+    """What made a field, as plain JSON: the scan's name, size and hash, the configuration, and the versions."""
+    digest = hashlib.sha256(cloud.points.tobytes())
+    if cloud.normals is not None:
+        digest.update(cloud.normals.tobytes())
+    return {
+        "scan": {"name": name, "points": len(cloud), "sha256": digest.hexdigest()},
+        "config": asdict(config),
+        "versions": {"sdfrecon": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def checkpoint_name(about: dict[str, object]) -> str:
+    """A file name that only the same scan and the same fit share: what is decided after the fit does not count."""
+    config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}  # type: ignore[attr-defined]
+    key = json.dumps([about["scan"], config, __version__], sort_keys=True)
+    return f"checkpoint-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+
+
+def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
+    """How long a step of the fit takes on a device: the mean of a few, on an empty cloud of the same cost."""
+    generator = torch.Generator(where).manual_seed(0)
+    points = torch.nn.functional.normalize(torch.randn(1000, 3, generator=generator, device=where), dim=-1) / 2
+    cloud = PointCloud(points.cpu().numpy(), 2 * points.cpu().numpy())
+    problem = (
+        paper_surface(cloud, generator)
+        if config.surface is None
+        else surface(cloud, replace(config.surface, pool=1000), generator)
+    )
+    siren = Siren(3, 1, config.siren, generator)
+    few = replace(config.fit, steps=3)
+    fit(problem, siren, few, generator)
+    start = time.perf_counter()
+    fit(problem, siren, few, generator)
+    return (time.perf_counter() - start) / few.steps

@@ -1,0 +1,56 @@
+"""Domains: where the constraints of a problem are sampled, all on one device from one torch.Generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Attributes = Mapping[str, Tensor]
+
+
+class Domain(Protocol):
+    """A set to draw from: every draw gives points (n, d) and what is known at each of them, (n, ...) tensors."""
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        """Points of this domain, fresh at every call, with their attributes."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A table of points (p, d) with attributes (p, ...), of which `count` rows are drawn with replacement."""
+
+    points: Tensor
+    attributes: Attributes
+    count: int
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        device = self.points.device
+        rows = torch.randint(len(self.points), (self.count,), generator=generator, device=device)
+        return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}
+
+
+@dataclass(frozen=True)
+class Box:
+    """`count` points uniform in [-1, 1]^dim."""
+
+    dim: int
+    count: int
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        return uniform_points(self.count, self.dim, generator), {}
+
+
+def uniform_points(count: int, dim: int, generator: torch.Generator) -> Tensor:
+    """(count, dim) uniform in [-1, 1]^dim, on the generator's device."""
+    return torch.rand(count, dim, generator=generator, device=generator.device) * 2 - 1
+
+
+def near_points(points: Tensor, spread: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count, d): points (n, d) picked at random and moved by a Gaussian of their own standard deviation, spread (n,)."""
+    rows = torch.randint(len(points), (count,), generator=generator, device=generator.device)
+    noise = torch.randn(count, points.shape[1], generator=generator, device=generator.device)
+    return (points[rows] + noise * spread[rows, None]).clamp(-1, 1)
