@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import Floats, InputError, PointCloud
@@ -28,14 +29,14 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
         raise InputError("all normals are zero: pass --estimate-normals")
     notes = []
 
-    def keep(mask: np.ndarray, what: str) -> None:
+    def keep(mask: NDArray[np.bool_], what: str) -> None:
         nonlocal cloud
         if not mask.all():
             notes.append(f"dropped {(~mask).sum():,} of {len(mask):,} points: {what}")
             cloud = cloud.select(mask)
 
     assert cloud.normals is not None
-    keep(np.isfinite(cloud.points).all(1) & np.isfinite(cloud.normals).all(1), "coordinates or normals not finite")
+    keep(_finite(cloud.points) & _finite(cloud.normals), "coordinates or normals not finite")
     # Scaled by the largest component first: the squares of very small ones would vanish.
     largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
     keep(largest[:, 0] > 0, "zero normals")
@@ -52,8 +53,8 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
         share = against / len(cloud)
         if share > 0.01:
             notes.append(
-                f"warning: {against:,} normals ({share:.0%}) point against their neighbours: they look flipped or mixed, "
-                "and the surface will suffer: orient them first, or pass --estimate-normals"
+                f"warning: {against:,} normals ({share:.0%}) point against their neighbours: they look flipped or "
+                "mixed, and the surface will suffer: orient them first, or pass --estimate-normals"
             )
     return cloud, notes
 
@@ -68,7 +69,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     from sdfrecon.files import open3d
 
     o3d = open3d()
-    cloud = cloud.select(np.isfinite(cloud.points).all(axis=1))
+    cloud = cloud.select(_finite(cloud.points))
     cloud = cloud.select(_first_of_each(cloud.points))
     if len(cloud) < 10:
         raise InputError(f"estimating normals needs at least 10 different points; got {len(cloud)}: check the file")
@@ -95,7 +96,11 @@ def against_neighbours(cloud: PointCloud) -> int:
     return int(((cosine < -0.3).sum(axis=1) > k / 2).sum())
 
 
-def _first_of_each(points: Floats) -> np.ndarray:
+def _finite(rows: Floats) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(rows).all(axis=1))
+
+
+def _first_of_each(points: Floats) -> NDArray[np.bool_]:
     """(n,) true for every point that no earlier one equals."""
     order = np.lexsort(points.T)
     same = (points[order][1:] == points[order][:-1]).all(axis=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, subcommand
@@ -101,7 +101,7 @@ class Query:
 class Compare:
     """Measure a mesh against a reference: another mesh, or a scan.
 
-    Distances are exact from point to triangle (to a reference scan's points: to the nearest point), in the files' units.
+    Distances are exact from point to triangle (of a reference scan: to the nearest point), in the files' units.
     """
 
     mesh: Positional[Path]
@@ -145,13 +145,20 @@ Command = (
 def main(args: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
     command = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         prog="sdfrecon",
         description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
         args=args,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    run = {Reconstruct: reconstruct, MeshCommand: mesh, Query: query, Compare: compare, Info: info, Demo: demo}
+    run: dict[type, Callable[[Any], None]] = {
+        Reconstruct: reconstruct,
+        MeshCommand: mesh,
+        Query: query,
+        Compare: compare,
+        Info: info,
+        Demo: demo,
+    }
     try:
         run[type(command)](command)
     except (InputError, ArithmeticError) as error:
@@ -203,9 +210,8 @@ def reconstruct(command: Reconstruct) -> None:
     error = abs(result.field.distance(cloud.points[:: max(1, len(cloud) // 50_000)]))
     say(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
     say(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
-    say(
-        f"the surface passes the points at {error.mean():.4g} on average ({error.mean() / cloud.diagonal:.3%} of the size)"
-    )
+    share = error.mean() / cloud.diagonal
+    say(f"the surface passes the points at {error.mean():.4g} on average ({share:.3%} of the scan's size)")
 
 
 def mesh(command: MeshCommand) -> None:
@@ -282,10 +288,9 @@ def info(command: Info) -> None:
     loaded = _mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
         closed = "watertight" if loaded.is_watertight else "open"
-        _say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, ")
-        _say(
-            f"      {int(loaded.components().max()) + 1} pieces, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}"
-        )
+        pieces = int(loaded.components().max()) + 1
+        _say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, {pieces} pieces,")
+        _say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
         loaded = files.read_cloud(command.file)
     _say(f"scan: {_describe(loaded)}")
     low, high = loaded.points.min(axis=0), loaded.points.max(axis=0)

@@ -12,8 +12,8 @@ FOCAL, CENTER_X, CENTER_Y, OFFSET, BASELINE = 994.978, 311.193, 254.877, 31.086,
 def motorcycle() -> PointCloud:
     """About 300,000 coloured points of the scene in millimetres: x right, y up, z towards the camera at the origin.
 
-    depth = focal * baseline / (disparity + offset), as scikit-image documents its `stereo_motorcycle`. Normals are those
-    of the range grid, towards the camera; points at a jump in depth, where the grid has no normal, are left out.
+    depth = focal * baseline / (disparity + offset), as scikit-image documents its `stereo_motorcycle`. Normals are
+    those of the range grid, towards the camera; points at a jump in depth, where the grid has no normal, are left out.
     """
     from skimage.data import stereo_motorcycle
 

@@ -120,7 +120,7 @@ def read_mesh(path: str | Path) -> Mesh:
         if not len(getattr(loaded, "faces", ())):
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
         arrays = _mesh_arrays(loaded)
-        return Mesh(arrays["points"], loaded.faces, colors=_to_bytes(arrays.get("colors")))
+        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), _to_bytes(arrays.get("colors")))
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:
@@ -345,7 +345,7 @@ def _named(table: Arrays) -> Arrays:
         "normals": [("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")],
         "colors": [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")],
     }
-    arrays = {}
+    arrays: Arrays = {}
     for kind, choices in kinds.items():
         for names in choices:
             if all(name in table for name in names):

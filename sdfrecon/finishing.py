@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud
 
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
@@ -20,34 +21,38 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     a surface that the scan covers but for holes stays closed; one with a large part far from any point is open,
     and what lies beyond `open_distance` is cut.
     """
-    tree = cKDTree(cloud.points)
-    away, nearest = tree.query(mesh.vertices, k=[1, 2, 3, 4], workers=-1)
-    if cloud.colors is not None:
-        weight = 1 / (away + 1e-12)
-        mixed = (cloud.colors[nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
-        mesh = replace(mesh, colors=np.rint(mixed).astype(np.uint8))
-    notes = []
-
+    tree, notes = cKDTree(cloud.points), []
     kept = supported(mesh, cloud)
     if not kept.all():
         pieces = len(np.unique(mesh.components()[~kept]))
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
 
-    far = away[:, 0][mesh.faces].max(axis=1)
+    limit = open_distance(cloud, tree) if trim is None else trim
+    away, _ = tree.query(mesh.vertices, distance_upper_bound=limit or 1e-300, workers=-1)
+    far = ~np.isfinite(away)[mesh.faces].all(axis=1)
     if trim is None:
-        limit = open_distance(cloud, tree)
-        share = mesh.areas[kept & (far > limit)].sum() / mesh.areas[kept].sum()
+        share = mesh.areas[kept & far].sum() / mesh.areas[kept].sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
-            notes.append(
-                f"open scan: {share:.0%} of the surface lies farther than {trim:.4g} from any point and was cut"
-            )
+            notes.append(f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point")
     if trim:
-        kept &= far <= trim
-        mesh = mesh.keep_faces(kept)
+        mesh = mesh.keep_faces(kept & ~far)
+        if not len(mesh.faces):
+            raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
         crumbs = _small(mesh, np.pi * trim**2)
-        return (mesh.keep_faces(~crumbs) if not crumbs.all() else mesh), notes
-    return mesh.keep_faces(kept), notes
+        mesh = mesh if crumbs.all() else mesh.keep_faces(~crumbs)
+    else:
+        mesh = mesh.keep_faces(kept)
+    return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
+
+
+def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
+    """(v, 3) the colours of the four nearest points, weighed by inverse distance (Shepard 1968)."""
+    assert cloud.colors is not None
+    away, nearest = tree.query(mesh.vertices, k=range(1, 5), workers=-1)
+    weight = 1 / (away + 1e-12 * cloud.diagonal)
+    mixed = np.einsum("nk,nkd->nd", weight, cloud.colors[nearest]) / weight.sum(axis=1, keepdims=True)
+    return np.rint(mixed).astype(np.uint8)
 
 
 def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
@@ -57,7 +62,7 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
     return max(3 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 
-def supported(mesh: Mesh, cloud: PointCloud) -> np.ndarray:
+def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     """(f,) true for faces of pieces that scan points lie on: they cover at least a tenth of what they would evenly.
 
     Every point counts for the piece it is nearest to, so that a bubble beside the surface gets none.
@@ -68,14 +73,15 @@ def supported(mesh: Mesh, cloud: PointCloud) -> np.ndarray:
         return np.ones(len(labels), bool)
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
-    _, vertex = cKDTree(mesh.vertices).query(cloud.points, workers=-1)
-    points = np.bincount(of_vertex[vertex], minlength=count) / len(cloud)
+    some = cloud.points[:: max(1, len(cloud) // 100_000)]
+    _, vertex = cKDTree(mesh.vertices).query(some, workers=-1)
+    points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     good = points >= 0.1 * area / area[points.argmax()]
     good[points.argmax()] = True
     return good[labels]
 
 
-def _small(mesh: Mesh, area: Floats | float) -> np.ndarray:
+def _small(mesh: Mesh, area: float) -> NDArray[np.bool_]:
     labels = mesh.components()
     return (np.bincount(labels, weights=mesh.areas) < area)[labels]

@@ -86,7 +86,7 @@ def fit(
                     group["lr"] = learning_rate * config.rate(step)
                 optimiser.zero_grad()
             loss, count = constraint_sum(problem, field, generator, step / config.steps)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
             for optimiser, _ in optimisers:

@@ -15,7 +15,7 @@ class InputError(ValueError):
 
 
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
-    array = np.ascontiguousarray(values, dtype=dtype)
+    array: NDArray = np.ascontiguousarray(values, dtype=dtype)
     if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):
         expected = "(n, 3)" if count is None else f"({count}, 3)"
         raise InputError(f"{name} must be {expected}; got {array.shape}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,17 +23,22 @@ FACES = np.concatenate([np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.int64)])
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class FieldToMesh:
-    """A scalar field in unit coordinates, as meshing sees it: both work on (n, 3) points."""
+class ScalarField(Protocol):
+    """A field in unit coordinates, as meshing sees it."""
 
-    value: Callable[[Tensor], Tensor]
-    jet: Callable[[Tensor], Jet]
-    device: torch.device
+    @property
+    def device(self) -> torch.device:
+        """Where it wants its points."""
+
+    def value(self, unit: Tensor) -> Tensor:
+        """(n, 1) values at points (n, 3)."""
+
+    def jet(self, unit: Tensor) -> Jet:
+        """Value and gradient at points (n, 3)."""
 
 
 @torch.inference_mode()
-def extract_mesh(field: FieldToMesh, resolution: int = 256, level: float = 0.0, half: float = 1.0) -> Mesh:
+def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, half: float = 1.0) -> Mesh:
     """The surface `field = level` as triangles, watertight and oriented towards larger values.
 
     resolution: cells along each axis of the cube [-half, half]^3 (unit coordinates). A surface that leaves the cube
@@ -61,7 +65,7 @@ class Lattice:
     So every lattice point is evaluated once and neighbours agree on it to the last bit: no cracks.
     """
 
-    def __init__(self, field: FieldToMesh, resolution: int, level: float, half: float) -> None:
+    def __init__(self, field: ScalarField, resolution: int, level: float, half: float) -> None:
         self.field, self.resolution, self.level, self.half = field, resolution, level, half
         self.cell = 2 * half / resolution
         self.blocks = -(-(resolution + 1) // BLOCK)  # along each axis, so that every lattice point is owned
@@ -151,7 +155,7 @@ class Lattice:
             self._fill(blocks, guessed, 1)
 
     def _fill(self, blocks: Ints, masks: list[NDArray[np.bool_]], stride: int) -> None:
-        """Evaluates the lattice points of `blocks`, every `stride`-th, where a part's mask is true and none has been."""
+        """Evaluates those lattice points of `blocks`, every `stride`-th, where a part's mask is true."""
         wanted = np.zeros(self.values.shape, bool)
         for part, mask in zip(_parts(blocks), masks, strict=True):
             tile = np.zeros((len(part), *[BLOCK + 1] * 3), bool)

@@ -77,7 +77,7 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
 
 
 def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """(count, 3) points uniform over the area and (count, 3) unit normals of their triangles (Osada et al. 2002, 4.1)."""
+    """(count, 3) points uniform over the area and (count, 3) unit normals of their triangles (Osada et al. 2002)."""
     areas = mesh.areas
     face = rng.choice(len(areas), count, p=areas / areas.sum())
     root, other = np.sqrt(rng.random((count, 1))), rng.random((count, 1))

@@ -50,7 +50,7 @@ def uniform_points(count: int, dim: int, generator: torch.Generator) -> Tensor:
 
 
 def near_points(points: Tensor, spread: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d): points (n, d) picked at random and moved by a Gaussian of their own standard deviation, spread (n,)."""
+    """(count, d): points (n, d) picked at random, each moved by a Gaussian of its own deviation, spread (n,)."""
     rows = torch.randint(len(points), (count,), generator=generator, device=generator.device)
     noise = torch.randn(count, points.shape[1], generator=generator, device=generator.device)
     return (points[rows] + noise * spread[rows, None]).clamp(-1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class Siren(nn.Module):
         device = None if generator is None else generator.device
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             bound = 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / c.hidden_omega_0
             draw = torch.rand(fan_out, fan_in + 1, generator=generator, device=device) * 2 - 1
             self.weights.append(nn.Parameter((draw[:, :-1] * bound).contiguous()))
