@@ -26,8 +26,9 @@ def motorcycle() -> PointCloud:
     upward = grid[:-2, 1:-1] - grid[2:, 1:-1]
     points = grid[1:-1, 1:-1]
     normals = np.cross(across, upward)
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
-    towards = -points / np.linalg.norm(points, axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # pixels without a disparity are infinitely far away
+        normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+        towards = -points / np.linalg.norm(points, axis=-1, keepdims=True)
     # A surface seen at less than 8 degrees is mostly the gap between two objects, bridged by the grid.
     good = np.isfinite(normals).all(axis=-1) & ((normals * towards).sum(axis=-1) > 0.14)
     return PointCloud(points[good], normals[good], image[1:-1, 1:-1][good])

@@ -136,7 +136,12 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     suffix = path.suffix.lower()
     center = mesh.vertices.mean(axis=0) if suffix == ".glb" else np.zeros(3)
     built = trimesh.Trimesh(
-        mesh.vertices - center, mesh.faces, vertex_normals=mesh.normals, vertex_colors=mesh.colors, process=False
+        # trimesh forbids writing into what it is given: it gets copies.
+        mesh.vertices - center,
+        mesh.faces.copy(),
+        vertex_normals=None if mesh.normals is None else mesh.normals.copy(),
+        vertex_colors=mesh.colors,
+        process=False,
     )
     with replacing(path) as temporary:
         if suffix == ".ply" and _rounds_visibly(mesh):
@@ -146,7 +151,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         elif suffix == ".glb":
             scene = trimesh.Scene()
             scene.add_geometry(built, node_name=path.stem, transform=trimesh.transformations.translation_matrix(center))
-            scene.export(temporary, include_normals=mesh.normals is not None)
+            scene.export(temporary, include_normals=mesh.normals is not None, tree_postprocessor=_matt)
         elif suffix == ".obj":
             built.export(temporary, digits=_digits(mesh), include_normals=mesh.normals is not None)
         elif suffix == ".off":
@@ -167,17 +172,11 @@ def check_mesh_ending(path: Path) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> None:
     """Writes named tensors and JSON metadata as safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        try:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-                temporary,
-                {"sdfrecon": json.dumps(about)},
-            )
-        except Exception as error:  # safetensors reports a full or missing disk as its own error
-            raise OSError(str(error)) from None
+        temporary.write_bytes(save(held, {"sdfrecon": json.dumps(about)}))
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -252,16 +251,41 @@ def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
 def _load_trimesh(path: Path) -> Any:
     import trimesh
 
-    return trimesh.load_mesh(path, process=False)
+    with open(path, "rb") as file:
+        scene = trimesh.load_scene(file, file_type=path.suffix[1:].lower(), process=False)
+    if len(scene.graph.nodes_geometry) != 1:
+        return scene.to_mesh()
+    # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
+    (node,) = scene.graph.nodes_geometry
+    transform, name = scene.graph[node]
+    loaded = scene.geometry[name]
+    if np.array_equal(transform, np.eye(4)):
+        return loaded
+    normals = trimesh.transform_points(loaded.vertex_normals, transform, translate=False)
+    return trimesh.Trimesh(
+        trimesh.transform_points(loaded.vertices, transform),
+        loaded.faces,
+        vertex_normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
+        vertex_colors=_vertex_colors(loaded),
+        process=False,
+    )
 
 
 def _mesh_arrays(loaded: Any) -> Arrays:
     arrays = {"points": np.asarray(loaded.vertices)}
     if len(getattr(loaded, "faces", ())):
         arrays["normals"] = np.asarray(loaded.vertex_normals)
-    if getattr(loaded.visual, "kind", None) == "vertex":
-        arrays["colors"] = np.asarray(loaded.visual.vertex_colors)[:, :3]
+    if (colors := _vertex_colors(loaded)) is not None:
+        arrays["colors"] = colors[:, :3]
     return arrays
+
+
+def _vertex_colors(loaded: Any) -> NDArray | None:
+    if loaded.visual.kind == "vertex":
+        return np.asarray(loaded.visual.vertex_colors)
+    # A glTF with a material keeps its vertices' colours elsewhere.
+    colors = getattr(loaded.visual, "vertex_attributes", {}).get("color")
+    return None if colors is None else np.asarray(colors)
 
 
 def _read_ply(path: Path) -> Arrays:
@@ -359,7 +383,8 @@ def _columns(table: NDArray) -> Arrays:
         raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
     arrays = {"points": table[:, :3]}
     # PTS and others put an intensity between the point and its colour: groups of three count from the end.
-    for group in np.split(table[:, 3:][:, (table.shape[1] - 3) % 3 :], (table.shape[1] - 3) // 3, axis=1)[:2]:
+    for end in range(table.shape[1], 5, -3):
+        group = table[:, end - 3 : end]
         finite = group[np.isfinite(group).all(axis=1)]
         whole = len(finite) and (finite >= 0).all() and (finite == np.rint(finite)).all() and finite.max() > 1
         arrays.setdefault("colors" if whole else "normals", group)
@@ -380,6 +405,14 @@ def _rounds_visibly(mesh: Mesh) -> bool:
     return bool(np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0) > 1e-6 * mesh.diagonal)
 
 
+def _matt(tree: dict[str, Any]) -> None:
+    """Gives a glTF a material: without one viewers take bare metal, which is black but for reflections."""
+    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
+    for shape in tree["meshes"]:
+        for primitive in shape["primitives"]:
+            primitive["material"] = 0
+
+
 def _digits(mesh: Mesh) -> int:
     """Decimals that resolve a ten-millionth of the mesh's size."""
     return max(6, int(np.ceil(7 - np.log10(max(mesh.diagonal, 1e-300)))))
@@ -391,7 +424,7 @@ def _write_double_ply(path: Path, mesh: Mesh) -> None:
         o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
     )
     if mesh.normals is not None:
-        built.vertex_normals = o3d.utility.Vector3dVector(mesh.normals)
+        built.vertex_normals = o3d.utility.Vector3dVector(mesh.normals.copy())
     if mesh.colors is not None:
         built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
     if not o3d.io.write_triangle_mesh(str(path), built):

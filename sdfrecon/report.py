@@ -12,7 +12,7 @@ from sdfrecon.metrics import first_hits
 def render(
     mesh: Mesh, towards: tuple[float, float, float], up: tuple[float, float, float], size: int = 600
 ) -> NDArray[np.uint8]:
-    """(size, size, 3) RGB: the mesh seen from far away along `towards`, filling the frame, lit from the camera.
+    """(h, w, 3) RGB, the longer side `size`: the mesh seen from far away along `towards`, lit from the camera.
 
     Faces seen from behind, which a closed outward mesh does not show, are drawn dark red. Anti-aliased 2 x 2.
     """
@@ -21,9 +21,8 @@ def render(
     right /= np.linalg.norm(right)
     top = np.cross(right, look)
     across, along, depth = mesh.vertices @ right, mesh.vertices @ top, mesh.vertices @ look
-    half = 0.52 * max(np.ptp(across), np.ptp(along))
-    pixel = (np.arange(2 * size) + 0.5) / size - 1
-    u, v = np.meshgrid(pixel * half + _middle(across), -pixel * half + _middle(along))
+    pixel = 1.04 * max(np.ptp(across), np.ptp(along)) / (size - 0.5)
+    u, v = np.meshgrid(_pixels(across, pixel), _pixels(along, pixel)[::-1])
     start = depth.min() - mesh.diagonal
     origins = u.reshape(-1, 1) * right + v.reshape(-1, 1) * top + start * look
     face, weights = first_hits(mesh, origins, np.broadcast_to(look, origins.shape))
@@ -41,19 +40,23 @@ def render(
     paint[flat @ look > 0] = (120, 30, 30)
     image = np.full((len(face), 3), 255.0)
     image[hit] = paint * brightness[:, None]
-    return image.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+    return image.reshape(u.shape[0] // 2, 2, u.shape[1] // 2, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
 
 
 def three_sides(mesh: Mesh, up: str = "z", size: int = 500) -> NDArray[np.uint8]:
-    """(size, 3 * size, 3) RGB: the mesh from the front, a front corner above, and the back. up: "y" or "z"."""
+    """(size, about 3 * size, 3) RGB: the mesh from the front, a front corner above, and the back. up: "y" or "z"."""
     views = {"z": [(0, 1, 0), (-1, 0.6, -0.5), (0, -1, 0)], "y": [(0, 0, -1), (-1, -0.5, -0.6), (0, 0, 1)]}
     top = {"z": (0.0, 0.0, 1.0), "y": (0.0, 1.0, 0.0)}[up]
-    return np.concatenate([render(mesh, view, top, size) for view in views[up]], axis=1)
+    images = [render(mesh, view, top, size) for view in views[up]]
+    padded = [np.pad(image, ((0, size - len(image)), (0, 0), (0, 0)), constant_values=255) for image in images]
+    return np.concatenate(padded, axis=1)
 
 
 def _interpolate(values: NDArray, corners: NDArray[np.int64], weights: Floats) -> Floats:
     return np.einsum("nk,nkd->nd", weights, values[corners].astype(np.float64))
 
 
-def _middle(values: Floats) -> float:
-    return float(values.min() + values.max()) / 2
+def _pixels(extent: Floats, pixel: float) -> Floats:
+    """Centres of the half pixels that cover the values `extent` and a margin."""
+    count = int(np.ceil(1.04 * np.ptp(extent) / pixel))
+    return (np.arange(2 * count) + 0.5 - count) * pixel / 2 + (extent.min() + extent.max()) / 2

@@ -41,6 +41,10 @@ def union(*parts: Distance) -> Distance:
     return lambda p: np.min([part(p) for part in parts], axis=0)
 
 
+RING_AND_BALL = union(torus(0.7, 0.25), sphere(0.35))
+"""A ball in a ring that it does not touch, so exact everywhere: the shape of the scan in data/."""
+
+
 def gradient(distance: Distance, points: Floats, step: float = 1e-5) -> Floats:
     """(n, 3) central differences of a distance, made unit length: the normals at points of its surface."""
     offsets = np.eye(3) * step

@@ -1,0 +1,24 @@
+"""What several test files need: where the data are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("SDFRECON_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def ring_and_ball() -> Path:
+    """The scan that the project ships."""
+    return ROOT / "data" / "ring_and_ball.ply"
+
+
+@pytest.fixture
+def gargoyle() -> Path:
+    """A real scan, outside the project."""
+    path = SHARED / "scans" / "gargoyle.ply"
+    if not path.exists():
+        pytest.skip(f"no real scans at {SHARED}: set SDFRECON_DATA to test on them")
+    return path

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from sdfrecon.cleaning import clean, estimate_normals
+from sdfrecon.geometry import InputError, PointCloud
+
+
+def ball(count: int = 2000, seed: int = 0) -> PointCloud:
+    points = np.random.default_rng(seed).normal(size=(count, 3))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return PointCloud(points, points, np.arange(3 * count).reshape(count, 3) % 256)
+
+
+def test_what_cannot_be_used_is_dropped_and_counted() -> None:
+    cloud = ball()
+    assert cloud.normals is not None
+    points, normals = cloud.points.copy(), cloud.normals.copy()
+    points[3, 1], points[4, 0], normals[5, 2] = np.nan, np.inf, np.nan
+    normals[6:10] = 0
+    points[11:16] = points[10]
+    cleaned, notes = clean(PointCloud(points, normals, cloud.colors))
+    assert notes == [
+        "dropped 3 of 2,000 points: coordinates or normals not finite",
+        "dropped 4 of 1,997 points: zero normals",
+        "dropped 5 of 1,993 points: exact copies of another point",
+    ]
+    kept = np.r_[0:3, 10, 16:2000]
+    np.testing.assert_array_equal(cleaned.points, points[kept])
+    assert cloud.colors is not None
+    np.testing.assert_array_equal(cleaned.colors, cloud.colors[kept])
+
+
+@pytest.mark.parametrize("length", [1e-200, 0.3, 1e200])
+def test_normals_become_unit_length(length: float) -> None:
+    cloud = ball()
+    assert cloud.normals is not None
+    cleaned, notes = clean(PointCloud(cloud.points, cloud.normals * length))
+    assert notes == []
+    np.testing.assert_allclose(cleaned.normals, cloud.normals, atol=1e-12)
+
+
+def test_flipped_normals_are_counted() -> None:
+    cloud = ball()
+    assert cloud.normals is not None
+    flip = np.where(cloud.points[:, :1] > 0.8, -1, 1)  # a cap, whose rim alone sees that it disagrees
+    assert clean(PointCloud(cloud.points, cloud.normals * flip))[1] == []
+    mixed = np.where(np.random.default_rng(1).random((2000, 1)) < 0.2, -1, 1)
+    (note,) = clean(PointCloud(cloud.points, cloud.normals * mixed))[1]
+    assert "normals (2" in note or "normals (1" in note  # of 20% turned, those whose neighbours are mostly right
+    assert "point against their neighbours" in note
+    assert "--estimate-normals" in note
+    assert clean(PointCloud(cloud.points, -cloud.normals))[1] == []  # a room is seen from within
+
+
+@pytest.mark.parametrize(
+    ("cloud", "message"),
+    [
+        (PointCloud(np.eye(3)), r"normals must be \(3, 3\); got none: pass --estimate-normals"),
+        (PointCloud(np.eye(3), np.zeros((3, 3))), "all normals are zero: pass --estimate-normals"),
+        (PointCloud(np.eye(3), np.eye(3)), "at least 10 different points; got 3"),
+        (PointCloud(np.ones((50, 3)), np.ones((50, 3))), "at least 10 different points; got 1"),
+        (PointCloud(np.arange(60).reshape(20, 3), np.ones((20, 3))), "got points on a line"),
+    ],
+)
+def test_unusable_clouds_are_refused(cloud: PointCloud, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        clean(cloud)
+
+
+def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -> None:
+    cloud = ball()
+    estimated = estimate_normals(PointCloud(cloud.points + [4e6, 5e6, 100.0]))
+    assert estimated.normals is not None
+    assert cloud.normals is not None
+    assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
+
+
+def test_a_viewpoint_decides_the_side() -> None:
+    grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0), [0.0]), -1).reshape(-1, 3)
+    for height in (30.0, -30.0):
+        estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
+        np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)

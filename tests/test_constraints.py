@@ -1,0 +1,69 @@
+import pytest
+import torch
+from torch import Tensor
+
+from sdfrecon import constraints as c
+from sdfrecon.constraints import Constraint
+from sdfrecon.jet import Jet
+
+
+def ball(points: Tensor, sign: float = 1.0, stretch: float = 1.0) -> Jet:
+    """The exact distance to a sphere of radius 0.5, or its negative, or a multiple."""
+    r = points.norm(dim=-1, keepdim=True)
+    factor = sign * stretch
+    return Jet(factor * (r - 0.5), lambda: factor * (points / r)[:, None], lambda: factor * 2 / r)
+
+
+SOMEWHERE = torch.rand(100, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+ON_IT = torch.nn.functional.normalize(SOMEWHERE, dim=-1) / 2
+TRUTH = {
+    "normals": 2 * ON_IT,
+    "sign": (SOMEWHERE.norm(dim=-1) - 0.5).sign(),
+    "reach": (SOMEWHERE.norm(dim=-1) - 0.5).abs() + 1e-6,
+}
+
+
+def test_an_exact_distance_meets_every_constraint() -> None:
+    for residual, points in (
+        (c.zero_level, ON_IT),
+        (c.normal_alignment, ON_IT),
+        (c.eikonal, SOMEWHERE),
+        (c.right_sign, SOMEWHERE),
+        (c.within_reach, SOMEWHERE),
+    ):
+        assert residual(TRUTH, ball(points)).abs().max() < 1e-6, residual.__name__
+
+
+def test_each_constraint_measures_what_it_names() -> None:
+    inside_out, steep = ball(SOMEWHERE, sign=-1.0), ball(SOMEWHERE, stretch=3.0)
+    torch.testing.assert_close(c.right_sign(TRUTH, inside_out), inside_out.value[:, 0].abs())
+    torch.testing.assert_close(c.eikonal(TRUTH, steep), torch.full((100,), 2.0))
+    assert (c.within_reach(TRUTH, steep) > 0).all()
+    torch.testing.assert_close(c.normal_alignment(TRUTH, ball(ON_IT, sign=-1.0)), torch.full((100,), 2.0))
+    torch.testing.assert_close(c.zero_level({}, steep), steep.value[:, 0].abs())
+
+
+def test_far_from_the_surface_the_soft_terms_vanish() -> None:
+    far = ball(torch.tensor([[3.0, 0, 0]]))
+    near = ball(torch.tensor([[0.5, 0, 0]]))
+    assert c.off_surface(100.0)({}, far).item() < 1e-9
+    assert c.off_surface(100.0)({}, near).item() == 1
+    assert c.heat(15.0)({}, far).item() < 1e-9
+    assert c.heat(15.0)({}, near).item() == 1  # half of |grad f|^2 + 1
+
+
+def test_a_gradient_of_zero_has_a_finite_slope() -> None:
+    gradient = torch.zeros(1, 1, 3, requires_grad=True)
+    jet = Jet(torch.zeros(1, 1), lambda: gradient, lambda: torch.zeros(1, 1))
+    c.eikonal({}, jet).sum().backward()
+    assert gradient.grad is not None
+    assert gradient.grad.isfinite().all()
+
+
+def test_weights_go_from_the_first_to_the_last_by_equal_factors() -> None:
+    fixed, ramp = Constraint("a", "b", 5.0, c.zero_level), Constraint("a", "b", 10.0, c.zero_level, 1000.0)
+    begin, end = c.RAMP
+    assert {fixed.weight_at(p) for p in (0.0, 0.5, 1.0)} == {5.0}
+    assert ramp.weight_at(0.0) == ramp.weight_at(begin) == 10
+    assert ramp.weight_at((begin + end) / 2) == pytest.approx(100)
+    assert ramp.weight_at(end) == ramp.weight_at(1.0) == pytest.approx(1000)

@@ -1,0 +1,268 @@
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_meshing import Ball
+
+from sdfrecon import files
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.meshing import extract_mesh
+from sdfrecon.siren import Siren, SirenConfig
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(size=(40, 3)).round(6)
+NORMALS = RNG.normal(size=(40, 3))
+NORMALS = (NORMALS / np.linalg.norm(NORMALS, axis=1, keepdims=True)).round(6)
+COLORS = RNG.integers(0, 256, (40, 3)).astype(np.uint8)
+CLOUD = PointCloud(POINTS, NORMALS, COLORS)
+
+
+def same(cloud: PointCloud, normals: bool = True, colors: bool = True, digits: float = 1e-6) -> None:
+    np.testing.assert_allclose(cloud.points, POINTS, atol=digits)
+    for given, expected, value in ((cloud.normals, NORMALS, normals), (cloud.colors, COLORS, colors)):
+        if value:
+            np.testing.assert_allclose(given, expected, atol=digits)  # type: ignore[arg-type]
+        else:
+            assert given is None
+
+
+def ply(path: Path, form: str, real: str, extra: bool = False, count: int = 40) -> Path:
+    """A PLY written by hand: ASCII or either byte order, floats or doubles, properties that nobody asked for."""
+    code, kind = {"float": ("f", "float"), "double": ("d", "double")}[real]
+    names = [f"property {kind} {n}" for n in ("x", "y", "z", "nx", "ny", "nz")]
+    names += [f"property uchar {n}" for n in ("red", "green", "blue")]
+    names = (["property int label"] if extra else []) + names + (["property float quality"] if extra else [])
+    header = "\n".join(["ply", f"format {form} 1.0", "comment made by hand", f"element vertex {count}", *names])
+    rows = [
+        ((7,) if extra else ()) + (*p, *n, *map(int, c)) + ((0.5,) if extra else ())
+        for p, n, c in zip(POINTS, NORMALS, COLORS, strict=True)
+    ]
+    if form == "ascii":
+        body = "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
+    else:
+        order = "<" if form == "binary_little_endian" else ">"
+        layout = order + ("i" if extra else "") + code * 6 + "BBB" + ("f" if extra else "")
+        body = b"".join(struct.pack(layout, *row) for row in rows)
+    path.write_bytes(header.encode() + b"\nend_header\n" + body)
+    return path
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("real", ["float", "double"])
+@pytest.mark.parametrize("extra", [False, True])
+def test_every_kind_of_ply_is_read(tmp_path: Path, form: str, real: str, extra: bool) -> None:
+    same(files.read_cloud(ply(tmp_path / "scan.ply", form, real, extra)))
+
+
+def test_doubles_keep_their_digits(tmp_path: Path) -> None:
+    path = tmp_path / "scan.txt"
+    far = POINTS + [4_500_000.125, 5_600_000.25, 300.5]
+    np.savetxt(path, np.hstack([far, NORMALS]), fmt="%.9f")
+    np.testing.assert_allclose(files.read_cloud(path).points, far, rtol=0, atol=2e-9)
+
+
+TABLE = np.hstack([POINTS, NORMALS, COLORS])
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "settings", "normals", "colors"),
+    [
+        ("scan.xyz", [0, 1, 2], {}, False, False),
+        ("scan.xyzn", [0, 1, 2, 3, 4, 5], {}, True, False),
+        ("scan.txt", [0, 1, 2, 6, 7, 8], {}, False, True),
+        ("scan.txt", range(9), {"header": "made by hand"}, True, True),
+        ("scan.asc", [0, 1, 2, 6, 7, 8, 3, 4, 5], {}, True, True),
+        ("scan.csv", range(9), {"delimiter": ","}, True, True),
+        ("scan.csv", [0, 1, 2, 3, 4, 5], {"delimiter": "; "}, True, False),
+        ("scan.csv", [6, 7, 8, 0, 1, 2, 3, 4, 5],
+         {"delimiter": ",", "header": "red,green,blue,x,y,z,nx,ny,nz", "comments": ""}, True, True),
+        ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": '"Z","Y","X"', "comments": ""}, False, False),
+        ("scan.pts", [0, 1, 2], {"header": "40", "comments": ""}, False, False),
+        ("scan.pwn", range(6), {}, True, False),
+    ],
+)  # fmt: skip
+def test_text_columns_are_told_apart(
+    tmp_path: Path, name: str, columns: list[int], settings: dict[str, str], normals: bool, colors: bool
+) -> None:
+    np.savetxt(tmp_path / name, TABLE[:, list(columns)], fmt="%.6f", **settings)  # type: ignore[arg-type]
+    same(files.read_cloud(tmp_path / name), normals, colors)
+
+
+def test_pts_has_an_intensity_between_points_and_colours(tmp_path: Path) -> None:
+    table = np.hstack([POINTS, np.full((40, 1), -1200), COLORS])
+    np.savetxt(tmp_path / "scan.pts", table, fmt="%.6f", header="40", comments="")
+    same(files.read_cloud(tmp_path / "scan.pts"), normals=False)
+
+
+def test_pwn_is_a_count_then_points_then_normals(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "scan.pwn", np.vstack([POINTS, NORMALS]), fmt="%.6f", header="40", comments="")
+    same(files.read_cloud(tmp_path / "scan.pwn"), colors=False)
+
+
+def test_numpy_arrays_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", TABLE)
+    same(files.read_cloud(tmp_path / "scan.npy"))
+    np.savez(tmp_path / "scan.npz", points=POINTS, normals=NORMALS, colors=COLORS / 255)
+    same(files.read_cloud(tmp_path / "scan.npz"))
+
+
+@pytest.mark.parametrize("ascii_form", [True, False])
+def test_pcd_is_read(tmp_path: Path, ascii_form: bool) -> None:
+    o3d = files.open3d()
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(POINTS))
+    cloud.normals, cloud.colors = o3d.utility.Vector3dVector(NORMALS), o3d.utility.Vector3dVector(COLORS / 255)
+    assert o3d.io.write_point_cloud(str(tmp_path / "scan.pcd"), cloud, write_ascii=ascii_form)
+    same(files.read_cloud(tmp_path / "scan.pcd"))
+
+
+BALL = replace(extract_mesh(Ball(), 16), colors=None)
+PAINTED = replace(BALL, colors=RNG.integers(0, 256, BALL.vertices.shape).astype(np.uint8))
+
+
+@pytest.mark.parametrize("suffix", files.MESH_WRITERS)
+def test_meshes_come_back(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mesh{suffix}"
+    files.write_mesh(path, PAINTED)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    back = files.read_mesh(path)
+    if suffix == ".stl":  # has no shared vertices, normals or colours of its own
+        np.testing.assert_allclose(back.vertices[back.faces], BALL.vertices[BALL.faces], atol=1e-6)
+        return
+    np.testing.assert_allclose(back.vertices, BALL.vertices, atol=1e-6)
+    np.testing.assert_array_equal(back.faces, BALL.faces)
+    if suffix != ".off":
+        np.testing.assert_array_equal(back.colors, PAINTED.colors)
+    if suffix in (".ply", ".glb", ".obj"):
+        np.testing.assert_allclose(back.normals, BALL.normals, atol=1e-6)
+        assert files.read_cloud(path).normals is not None
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".off"])
+@pytest.mark.parametrize(("scale", "place"), [(1e-7, 0.0), (1.0, 5e6), (1e6, 0.0)])
+def test_meshes_keep_their_digits_at_any_size_and_place(
+    tmp_path: Path, suffix: str, scale: float, place: float
+) -> None:
+    mesh = replace(BALL, vertices=BALL.vertices * scale + place)
+    files.write_mesh(tmp_path / f"mesh{suffix}", mesh)
+    back = files.read_mesh(tmp_path / f"mesh{suffix}")
+    np.testing.assert_allclose(back.vertices, mesh.vertices, rtol=0, atol=max(1e-6 * scale, 2 * np.spacing(place)))
+
+
+def test_a_mesh_given_as_a_scan_is_its_vertices(tmp_path: Path) -> None:
+    files.write_mesh(tmp_path / "mesh.ply", PAINTED)
+    cloud = files.read_cloud(tmp_path / "mesh.ply")
+    np.testing.assert_allclose(cloud.normals, BALL.normals, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(cloud.colors, PAINTED.colors)
+    files.write_mesh(tmp_path / "bare.ply", Mesh(BALL.vertices, BALL.faces))
+    normals = files.read_cloud(tmp_path / "bare.ply").normals
+    assert normals is not None
+    assert BALL.normals is not None
+    assert (normals * BALL.normals).sum(axis=1).min() > 0.9
+
+
+def field() -> Field:
+    siren = Siren(3, 1, SirenConfig(8, 1), torch.Generator().manual_seed(0))
+    return Field(siren, Frame((1.0, 2.0, 3.0), 4.0), {"scan": {"name": "x"}})
+
+
+def test_a_field_comes_back(tmp_path: Path) -> None:
+    files.save_field(tmp_path / "field.safetensors", field())
+    back = files.load_field(tmp_path / "field.safetensors")
+    np.testing.assert_array_equal(back.distance(POINTS), field().distance(POINTS))
+    assert (back.frame, back.about) == (field().frame, field().about)
+
+
+def test_other_fields_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "field.safetensors"
+    files.save_field(path, field())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(InputError, match="cannot read .* as a field"):
+        files.load_field(path)
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(InputError, match="cannot read .* as a field"):
+        files.load_field(path)
+    path.write_bytes(whole.replace(b"field-1", b"field-9"))
+    with pytest.raises(InputError, match="has format 'sdfrecon-field-9'; this version reads 'sdfrecon-field-1'"):
+        files.load_field(path)
+    about = {"format": files.FIELD_FORMAT, "siren": {"in_dim": 3, "out_dim": 1, "width": 10**6, "hidden_layers": 9}}
+    files.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
+    with pytest.raises(InputError, match="promises a larger network than it holds"):
+        files.load_field(path)
+    broken = field()
+    with torch.no_grad():
+        broken.siren.weights[0][0, 0] = torch.nan
+    files.save_field(path, broken)
+    with pytest.raises(InputError, match="weights that are not finite"):
+        files.load_field(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("scan.ply", b"", "is empty"),
+        ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nend_header\n", "holds no points"),
+        ("scan.ply", b"garbage", "cannot read .* as a PLY scan"),
+        ("scan.ply", b"ply\nformat binary_little_endian 1.0\nelement vertex 1000000000000\nproperty float x\n"
+         b"property float y\nproperty float z\nend_header\n1234", "cannot read|promises"),
+        ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nproperty float y\n"
+         b"property float z\nend_header\n1 2 3\n4 5 6\n", "cannot read|promises"),
+        ("scan.xyz", b"1 2 3\n4 5\n", "cannot read .* as a XYZ scan"),
+        ("scan.xyz", b"1 2\n3 4\n", "at least x y z; got an array of shape"),
+        ("scan.pts", b"5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
+        ("scan.npy", b"\x93NUMPY\x01\x00junk", "cannot read .* as a NPY scan"),
+        ("scan.pcd", b"not a pcd", "cannot read .* as a PCD scan"),
+        ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
+        ("scan.doc", b"x", "unknown ending"),
+    ],
+)  # fmt: skip
+def test_bad_scans_give_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        files.read_cloud(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_in_an_array_is_never_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="allow_pickle=False"):
+        files.read_cloud(tmp_path / "scan.npy")
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file: .*nothing.ply"):
+        files.read_cloud(tmp_path / "nothing.ply")
+    (tmp_path / "folder.ply").mkdir()
+    with pytest.raises(InputError, match="got the directory .*folder.ply"):
+        files.read_cloud(tmp_path / "folder.ply")
+
+
+def test_a_cloud_is_no_mesh(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no triangles"):
+        files.read_mesh(ply(tmp_path / "scan.ply", "ascii", "float"))
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "precious.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"cannot write .*precious.txt: No space left on device"):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_unwritable_meshes_are_refused_before_the_work(tmp_path: Path) -> None:
+    for name, message in (("mesh.doc", "unknown ending"), ("no/mesh.ply", "no such directory")):
+        with pytest.raises(InputError, match=message):
+            files.check_mesh_ending(tmp_path / name)

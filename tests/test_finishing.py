@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from test_meshing import Ball
+
+from sdfrecon.finishing import finish
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.meshing import extract_mesh
+
+WHOLE = extract_mesh(Ball(), 48)
+
+
+def seen(share: float, count: int = 4000) -> PointCloud:
+    """Points of the ball below the height at which this share of its area lies."""
+    points = np.random.default_rng(0).normal(size=(4 * count, 3))
+    points *= 0.6 / np.linalg.norm(points, axis=1, keepdims=True)
+    points = points[points[:, 2] < 0.6 * (2 * share - 1)][:count]
+    return PointCloud(points, points / 0.6)
+
+
+def with_piece(center: tuple[float, float, float], radius: float) -> Mesh:
+    piece = extract_mesh(Ball(radius, center), 48)
+    return Mesh(
+        np.concatenate([WHOLE.vertices, piece.vertices]),
+        np.concatenate([WHOLE.faces, piece.faces + len(WHOLE.vertices)]),
+    )
+
+
+def test_a_covered_surface_stays_as_it_is() -> None:
+    mesh, notes = finish(WHOLE, seen(1.0))
+    assert notes == []
+    np.testing.assert_array_equal(mesh.faces, WHOLE.faces)
+
+
+def test_a_closed_object_with_a_hole_stays_closed() -> None:
+    mesh, notes = finish(WHOLE, seen(0.9))
+    assert notes == []
+    assert mesh.is_watertight
+
+
+def test_an_open_scan_is_cut_where_its_data_end() -> None:
+    mesh, notes = finish(WHOLE, seen(0.5))
+    assert len(notes) == 1
+    assert notes[0].startswith("open scan: cut 4")
+    assert not mesh.is_watertight
+    assert -0.62 < mesh.vertices[:, 2].min() < -0.59
+    assert 0 < mesh.vertices[:, 2].max() < 0.12
+
+
+@pytest.mark.parametrize(("center", "radius"), [((0.85, 0, 0.0), 0.1), ((0, 0, 0.0), 0.2), ((0, 0.55, 0.0), 0.02)])
+def test_pieces_without_data_go(center: tuple[float, float, float], radius: float) -> None:
+    mesh, notes = finish(with_piece(center, radius), seen(1.0))
+    assert notes == ["removed 1 floating piece far from any data"]
+    np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
+
+
+def test_pieces_with_data_stay() -> None:
+    both = seen(1.0)
+    ball = PointCloud(both.points[:200] / 6 + [0.8, 0, 0], both.normals[:200])  # type: ignore[index]
+    cloud = PointCloud(np.concatenate([both.points, ball.points]))
+    assert finish(with_piece((0.8, 0, 0.0), 0.1), cloud)[0].components().max() == 1
+
+
+def test_trim_is_a_distance_and_zero_never_cuts() -> None:
+    half = seen(0.5)
+    far, _ = finish(WHOLE, half, trim=0.3)
+    near, _ = finish(WHOLE, half, trim=0.1)
+    assert near.vertices[:, 2].max() < 0.11 < far.vertices[:, 2].max() < 0.31
+    assert finish(WHOLE, half, trim=0.0)[0].is_watertight
+    with pytest.raises(InputError, match="no part of the surface lies within 1e-09"):
+        finish(WHOLE, half, trim=1e-9)
+
+
+def test_colours_are_those_of_the_nearest_points() -> None:
+    cloud = seen(1.0)
+    red = np.where(cloud.points[:, :1] > 0, [[255, 0, 0]], [[0, 0, 255]])
+    mesh, _ = finish(WHOLE, PointCloud(cloud.points, cloud.normals, red))
+    assert mesh.colors is not None
+    clear = np.abs(WHOLE.vertices[:, 0]) > 0.1
+    expected = np.where(WHOLE.vertices[clear][:, :1] > 0, [[255, 0, 0]], [[0, 0, 255]])
+    np.testing.assert_array_equal(mesh.colors[clear], expected)

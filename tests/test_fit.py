@@ -1,0 +1,130 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdfrecon import fit as fit_module
+from sdfrecon.constraints import Constraint
+from sdfrecon.fit import FitConfig, Interrupted, constraint_sum, fit
+from sdfrecon.geometry import InputError
+from sdfrecon.jet import Jet
+from sdfrecon.problems import Problem
+from sdfrecon.sampling import Attributes, Box
+from sdfrecon.siren import Siren, SirenConfig
+
+
+def line(_: Attributes, jet: Jet) -> Tensor:
+    """| d Phi / dx - 1 | + | d Phi / dy |: met by x and a constant."""
+    return (jet.gradient[:, 0] - torch.tensor([1.0, 0.0])).abs().sum(-1)
+
+
+PROBLEM = Problem({"box": Box(2, 64)}, [Constraint("line", "box", 2.0, line)])
+
+
+def network() -> Siren:
+    return Siren(2, 1, SirenConfig(16, 2, 3.0, 3.0), torch.Generator().manual_seed(0))
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def same(a: Siren, b: Siren) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("muon", [None, 1e-3], ids=["adam", "muon"])
+def test_a_linear_field_is_learnt_from_its_gradient(muon: float | None) -> None:
+    net = fit(PROBLEM, network(), FitConfig(400, 3e-3, muon), generator())
+    x = torch.rand(100, 2)
+    assert (net.jet(x).gradient[:, 0] - torch.tensor([1.0, 0.0])).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("muon", [None, 1e-3], ids=["adam", "muon"])
+def test_training_100_is_training_50_and_resuming_50(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muon: float | None
+) -> None:
+    config, checkpoint = FitConfig(100, muon_learning_rate=muon), tmp_path / "checkpoint.safetensors"
+    whole = fit(PROBLEM, network(), config, generator())
+
+    class Killed(Exception):
+        pass
+
+    save = fit_module._save
+
+    def save_then_die(path: Path, step: int, *rest: object) -> None:
+        if step <= 50:
+            save(path, step, *rest)  # type: ignore[arg-type]
+        if step == 57:  # seven steps after the last checkpoint, which are lost
+            raise Killed
+
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(fit_module, "_save", save_then_die)
+    with pytest.raises(Killed):
+        fit(PROBLEM, network(), config, generator(), checkpoint)
+    monkeypatch.undo()
+    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
+    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint)), "a finished fit is not fitted further"
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
+    config, checkpoint = FitConfig(200), tmp_path / "checkpoint.safetensors"
+    whole = fit(PROBLEM, network(), config, generator())
+    steps = 0
+
+    def press_at_30(known: Attributes, jet: Jet) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+        return line(known, jet)
+
+    with pytest.raises(Interrupted) as stopped:
+        fit(
+            Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, press_at_30)]),
+            network(),
+            config,
+            generator(),
+            checkpoint,
+        )
+    assert stopped.value.step == 30, "the step that was under way is finished"
+    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_loss_is_the_weighted_sum_of_the_means_over_each_domain() -> None:
+    def ones(_: Attributes, jet: Jet) -> Tensor:
+        return torch.ones_like(jet.value[:, 0])
+
+    problem = Problem(
+        {"few": Box(2, 3), "many": Box(2, 300)},
+        [Constraint("a", "few", 2.0, ones), Constraint("b", "many", 5.0, ones)],
+    )
+    loss, count = constraint_sum(problem, network(), generator(), 0.0)
+    assert loss.item() == 7
+    assert count == 303
+
+
+def test_rates_warm_up_and_decay() -> None:
+    config = FitConfig(1000, warmup=100, final_rate=0.1)
+    assert config.rate(0) == pytest.approx(0.01)
+    assert config.rate(99) == pytest.approx(1, abs=0.03)
+    assert config.rate(999) == pytest.approx(0.1, abs=1e-4)
+    assert {FitConfig(10, warmup=0, final_rate=1.0).rate(s) for s in range(10)} == {1.0}
+
+
+def test_a_lost_loss_is_said(tmp_path: Path) -> None:
+    broken = Problem(PROBLEM.domains, [Constraint("nan", "box", 1.0, lambda _, jet: jet.value[:, 0] * torch.nan)])
+    with pytest.raises(ArithmeticError, match="the fit diverged before step 50"):
+        fit(broken, network(), FitConfig(100), generator(), tmp_path / "checkpoint.safetensors")
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(InputError, match="cannot read .* as a checkpoint"):
+        fit(PROBLEM, network(), FitConfig(10), generator(), path)

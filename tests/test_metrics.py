@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from test_meshing import Ball
+
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.meshing import extract_mesh
+from sdfrecon.metrics import compare, first_hits, nearest, sample_surface
+
+BALL = extract_mesh(Ball(), 40)
+SQUARE = Mesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]])  # type: ignore[arg-type]
+
+
+def moved(mesh: Mesh, by: tuple[float, float, float]) -> Mesh:
+    return Mesh(mesh.vertices + np.asarray(by), mesh.faces)
+
+
+def test_a_mesh_is_at_no_distance_from_itself() -> None:
+    same = compare(BALL, BALL)
+    assert same.hausdorff < 1e-5  # the ray caster works in single precision
+    assert same.chamfer < 1e-7
+    assert set(same.f_score.values()) == {1.0}
+    assert same.normal_consistency == pytest.approx(1, abs=1e-3)
+    assert (same.components, same.watertight) == (1, True)
+
+
+def test_a_plane_and_its_copy_are_as_far_as_it_was_moved() -> None:
+    result = compare(moved(SQUARE, (0, 0, 0.25)), SQUARE)
+    for figure in (result.accuracy, result.completeness, result.chamfer, result.hausdorff, result.percentile_99):
+        assert figure == pytest.approx(0.25, rel=1e-5)
+    assert set(result.f_score.values()) == {0.0}
+
+
+def test_a_half_is_accurate_and_not_complete() -> None:
+    half = SQUARE.keep_faces(np.array([True, False]))
+    result = compare(half, SQUARE)
+    assert result.accuracy < 1e-6
+    # Half of the square lies at x / sqrt(2) from the diagonal: on average sqrt(2) / 6.
+    assert result.completeness == pytest.approx(np.sqrt(2) / 6 / 2, rel=0.02)
+    assert result.hausdorff == pytest.approx(np.sqrt(0.5), rel=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])
+def test_figures_have_the_units_of_the_files_and_their_place_does_not_matter(scale: float) -> None:
+    reference = Mesh(SQUARE.vertices * scale + [7e6 * scale, 0, 0], SQUARE.faces)
+    result = compare(moved(reference, (0, 0, 0.1 * scale)), reference)
+    assert result.chamfer == pytest.approx(0.1 * scale, rel=1e-4)
+
+
+def test_against_a_cloud_distances_are_to_its_points() -> None:
+    corners = PointCloud(SQUARE.vertices, np.tile([0.0, 0, 1], (4, 1)))
+    result = compare(SQUARE, corners)
+    assert result.completeness == pytest.approx(0, abs=1e-7)
+    assert result.hausdorff == pytest.approx(np.sqrt(0.5), rel=0.02)
+    assert result.normal_consistency == pytest.approx(1)
+    assert compare(SQUARE, PointCloud(SQUARE.vertices)).normal_consistency is None
+
+
+def test_distances_to_triangles_are_exact() -> None:
+    points = np.random.default_rng(0).normal(size=(1000, 3))
+    outside = np.maximum(np.abs(points[:, :2] - 0.5) - 0.5, 0)
+    exact = np.sqrt((outside**2).sum(1) + points[:, 2] ** 2)
+    np.testing.assert_allclose(nearest(points, SQUARE)[0], exact, atol=1e-6)
+
+
+def test_samples_are_uniform_over_the_area() -> None:
+    uneven = Mesh([[0, 0, 0], [9, 0, 0], [0, 1, 0], [-1, 0, 0]], [[0, 1, 2], [0, 2, 3]])  # type: ignore[arg-type]
+    points, normals = sample_surface(uneven, 100_000, np.random.default_rng(0))
+    assert (points[:, 0] > 0).mean() == pytest.approx(0.9, abs=0.01)
+    np.testing.assert_allclose(points[points[:, 0] > 0].mean(axis=0), [3, 1 / 3, 0], atol=0.02)
+    np.testing.assert_allclose(normals, np.tile([0, 0, 1], (100_000, 1)))
+
+
+def test_rays_hit_the_first_triangle_or_none() -> None:
+    two = Mesh(np.concatenate([SQUARE.vertices, SQUARE.vertices - [0, 0, 1]]), [[0, 1, 2], [4, 5, 6]])  # type: ignore[arg-type]
+    face, weights = first_hits(two, np.array([[0.75, 0.25, 5.0], [3, 3, 5]]), np.tile([0.0, 0, -1], (2, 1)))
+    assert face.tolist() == [0, -1]
+    np.testing.assert_allclose(weights[0] @ two.vertices[two.faces[0]], [0.75, 0.25, 0], atol=1e-6)
+
+
+def test_nothing_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="at least one triangle"):
+        compare(Mesh(np.zeros((3, 3)), np.empty((0, 3))), SQUARE)

@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from sdfrecon.sampling import Box, Pool, near_points, uniform_points
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_same_seed_draws_the_same_bytes() -> None:
+    pool = Pool(torch.rand(50, 3), {}, 20)
+    for domain in (pool, Box(3, 20)):
+        assert torch.equal(domain.sample(generator(3))[0], domain.sample(generator(3))[0])
+        assert not torch.equal(domain.sample(generator(3))[0], domain.sample(generator(4))[0])
+
+
+def test_a_pool_keeps_points_and_attributes_together() -> None:
+    points = torch.rand(30, 2)
+    drawn, known = Pool(points, {"double": 2 * points, "sum": points.sum(1)}, 100).sample(generator())
+    assert drawn.shape == (100, 2)
+    assert torch.equal(known["double"], 2 * drawn)
+    assert torch.equal(known["sum"], drawn.sum(1))
+
+
+def test_uniform_points_fill_the_box_evenly() -> None:
+    points = uniform_points(100_000, 3, generator())
+    assert points.abs().max() <= 1
+    assert points.mean(0).abs().max() < 0.01
+    assert points.var(0).tolist() == pytest.approx([1 / 3] * 3, rel=0.01)
+
+
+def test_near_points_spread_as_told_and_stay_in_the_box() -> None:
+    points = torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]])
+    drawn = near_points(points, torch.tensor([0.01, 0.1]), 100_000, generator())
+    first = drawn[drawn.norm(dim=1) < 0.2]
+    second = drawn[drawn.norm(dim=1) > 0.2]
+    assert first.std(0).tolist() == pytest.approx([0.01] * 3, rel=0.03)
+    assert second.std(0).tolist() == pytest.approx([0.1] * 3, rel=0.03)
+    assert near_points(points, torch.tensor([9.0, 9.0]), 100, generator()).abs().max() <= 1
