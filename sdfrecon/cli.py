@@ -311,10 +311,7 @@ def demo(command: Demo) -> None:
     from sdfrecon.reconstruction import preset
     from sdfrecon.report import render
 
-    try:
-        command.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {command.output}: {error.strerror}: choose another --output") from None
+    files.make_folder(command.output)
     config = preset("draft")
     config = replace(config, fit=replace(config.fit, steps=_positive("--steps", command.steps, config.fit.steps)))
     cloud = motorcycle()
@@ -337,10 +334,6 @@ def _run(
 
     start = time.monotonic()
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create {run_dir}: {error.strerror}: choose another --run-dir") from None
-    try:
         result = reconstruct(
             cloud,
             config,
@@ -348,7 +341,7 @@ def _run(
             run_dir=run_dir,
             name=name,
             progress=not quiet and sys.stderr.isatty(),
-            tell=_tell,
+            tell=lambda line: None if quiet and not line.startswith("warning") else _tell(line),
         )
     except Interrupted as stopped:
         print(
@@ -421,3 +414,7 @@ def _tell(line: str) -> None:
 def _fail(message: str) -> int:
     print(f"sdfrecon: error: {message}", file=sys.stderr)
     return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -170,6 +170,14 @@ def check_mesh_ending(path: Path) -> None:
         raise InputError(f"cannot write {path}: no such directory: create {path.absolute().parent} first")
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder and those above it. Raises InputError where that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot create the folder {path}: {error.strerror}: choose another place") from None
+
+
 def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> None:
     """Writes named tensors and JSON metadata as safetensors, whole or not at all."""
     from safetensors.torch import save

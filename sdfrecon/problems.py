@@ -47,7 +47,7 @@ class SurfaceConfig:
     """Weight of passing through the points, at last."""
     normal: float = 50.0
     """Weight of the normals."""
-    eikonal: float = 50.0
+    eikonal: float = 15.0
     """Weight, in each domain, of growing by one for each unit walked."""
     sign: float = 500.0
     """Weight of being outside and inside where the nearest points say so."""

@@ -15,6 +15,7 @@ import torch
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
+from sdfrecon.files import make_folder
 from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit
 from sdfrecon.frame import Frame
@@ -96,7 +97,10 @@ def reconstruct(
     unit = frame.to_unit(cloud)
     problem = paper_surface(unit, generator) if config.surface is None else surface(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
-    checkpoint = None if run_dir is None else run_dir / checkpoint_name(about)
+    checkpoint = None
+    if run_dir is not None:
+        make_folder(run_dir)
+        checkpoint = run_dir / checkpoint_name(about)
     fitted = Field(fit(problem, siren, config.fit, generator, checkpoint, progress), frame, about)
 
     mesh, finishing_notes = finish(fitted.mesh(config.resolution), cloud, config.trim)

@@ -1,0 +1,145 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sdfrecon import files
+from sdfrecon.cli import main
+from sdfrecon.shapes import RING_AND_BALL
+
+FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
+
+
+def run(*args: str | Path) -> None:
+    main([str(arg) for arg in args])
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    """The one line on stderr with which a command ends with status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*args)
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sdfrecon: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mesh, field = tmp_path / "ring.glb", tmp_path / "ring.safetensors"
+    run("reconstruct", ring_and_ball, "--output", mesh, *FAST)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["ring.glb", "ring.safetensors"], "no checkpoint is left"
+    assert "12,594 points, normals, no colours" in capsys.readouterr().out
+
+    run("mesh", field, "--output", tmp_path / "fine.ply", "--resolution", "64")
+    run("mesh", field, "--output", tmp_path / "thick.ply", "--level", "0.05", "--resolution", "64")
+    assert files.read_mesh(tmp_path / "thick.ply").volume > files.read_mesh(tmp_path / "fine.ply").volume * 1.1
+
+    np.save(tmp_path / "points.npy", np.array([[0.0, 0, 0.3], [0.9, 0, 0], [0.0, 0, 0.4]]))
+    run("query", field, tmp_path / "points.npy", "--output", tmp_path / "answer.npz")
+    answer = np.load(tmp_path / "answer.npz")
+    np.testing.assert_allclose(answer["distance"], RING_AND_BALL(answer["points"]), atol=0.03)
+    np.testing.assert_allclose(np.linalg.norm(answer["gradient"], axis=1), 1, atol=1e-5)
+
+    run("compare", tmp_path / "fine.ply", ring_and_ball, "--json", tmp_path / "figures.json")
+    assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.1
+    capsys.readouterr()
+    for file, word in ((field, "4 sine layers of 128"), (mesh, "triangles"), (ring_and_ball, "draft")):
+        run("info", file, "--device", "cpu")
+        assert word in capsys.readouterr().out
+
+
+def test_the_demo_needs_no_file(tmp_path: Path) -> None:
+    run("demo", "--output", tmp_path / "new" / "demo", "--steps", "20")
+    made = tmp_path / "new" / "demo"
+    assert sorted(p.name for p in made.iterdir()) == [f"motorcycle.{s}" for s in ("glb", "png", "safetensors")]
+    assert files.read_mesh(made / "motorcycle.glb").colors is not None
+
+
+def test_quiet_is_quiet(tmp_path: Path, ring_and_ball: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", *FAST, "--quiet")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys\nfrom sdfrecon.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'open3d', 'trimesh', 'scipy', 'skimage') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().endswith("[]")
+
+
+def test_bad_calls_say_what_to_do_and_write_nothing(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.xyz"
+    np.savetxt(bare, files.read_cloud(ring_and_ball).points)
+    before = sorted(tmp_path.iterdir())
+    output = ("--output", tmp_path / "mesh.ply")
+    for args, message in (
+        ((bare, *output), "got none: pass --estimate-normals"),
+        ((tmp_path / "nothing.ply", *output), "no such file"),
+        ((tmp_path, *output), "unknown ending"),
+        ((ring_and_ball, "--output", tmp_path / "mesh.xls"), "a mesh is written as one of"),
+        ((ring_and_ball, "--output", tmp_path / "no" / "mesh.ply"), "no such directory"),
+        ((ring_and_ball, "--output", ring_and_ball), "would be overwritten"),
+        ((ring_and_ball, *output, "--field", ring_and_ball), "would be overwritten"),
+        ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
+        ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
+        ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
+        ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
+    ):
+        assert message in refused(capsys, "reconstruct", *args)
+        assert sorted(tmp_path.iterdir()) == before, message
+    assert "cannot read" in refused(capsys, "mesh", ring_and_ball, *output)
+    assert "must end in .npz" in refused(capsys, "query", bare, bare, "--output", tmp_path / "x.txt")
+    assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_estimated_normals_give_the_shape_too(tmp_path: Path, ring_and_ball: Path) -> None:
+    cloud = files.read_cloud(ring_and_ball)
+    ring = cloud.points[np.hypot(cloud.points[:, 0], cloud.points[:, 1]) > 0.4]
+    np.savetxt(tmp_path / "ring.xyz", ring)
+    run("reconstruct", tmp_path / "ring.xyz", "--estimate-normals", *FAST)
+    mesh = files.read_mesh(tmp_path / "ring_mesh.ply")
+    assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.7 * 0.25**2, rel=0.1)
+
+
+def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
+    args = ["reconstruct", scan, "--output", output, "--steps", "120", "--resolution", "48", "--device", "cpu"]
+    # Every step is kept, so that a kill finds as many different states as there are steps.
+    code = "import sys, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0\nfrom sdfrecon.cli import main; main(sys.argv[1:])"
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
+
+
+def test_killed_and_started_again_the_mesh_is_the_same_byte_for_byte(tmp_path: Path, ring_and_ball: Path) -> None:
+    whole, killed = tmp_path / "whole.ply", tmp_path / "killed.ply"
+    start(ring_and_ball, whole).communicate()
+    run_dir = tmp_path / ".killed.run"
+    for kill in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
+        process = start(ring_and_ball, killed)
+        before = time.monotonic()
+        seen = set(run_dir.glob("checkpoint-*")) if run_dir.exists() else set()
+        first = next(iter(seen)).stat().st_mtime_ns if seen else 0
+        while process.poll() is None and time.monotonic() - before < 60:
+            now = list(run_dir.glob("checkpoint-*")) if run_dir.exists() else []
+            if now and now[0].exists() and now[0].stat().st_mtime_ns > first:
+                break
+            time.sleep(0.002)
+        time.sleep(0.3)
+        os.kill(process.pid, kill)
+        _, err = process.communicate()
+        if kill == signal.SIGINT:
+            assert process.returncode == 130
+            assert b"give the same command again to go on" in err
+        assert not killed.exists()
+    start(ring_and_ball, killed).communicate()
+    assert killed.read_bytes() == whole.read_bytes()
+    assert killed.with_suffix(".safetensors").read_bytes() == whole.with_suffix(".safetensors").read_bytes()
+    assert not run_dir.exists()

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from test_meshing import Ball
+from torch import Tensor
+
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import InputError
+from sdfrecon.jet import Jet
+from sdfrecon.siren import Siren, SirenConfig
+
+
+class BallNetwork(Siren):
+    """A network that happens to be the exact distance to a sphere of radius 0.6."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 1, SirenConfig(1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Ball().value(x)
+
+    def jet(self, x: Tensor) -> Jet:
+        return Ball().jet(x)
+
+
+CENTER, SCALE = np.array([1e6, 2e6, -50.0]), 10.0
+FIELD = Field(BallNetwork(), Frame((1e6, 2e6, -50.0), SCALE))
+POINTS = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * SCALE + CENTER
+RADIUS = np.linalg.norm(POINTS - CENTER, axis=1)
+
+
+def test_distances_and_directions_are_in_the_scans_units() -> None:
+    np.testing.assert_allclose(FIELD.distance(POINTS), RADIUS - 6, atol=1e-5)
+    np.testing.assert_allclose(FIELD.gradient(POINTS), (POINTS - CENTER) / RADIUS[:, None], atol=1e-5)
+    assert FIELD.distance([[1e6, 2e6, -50.0]]).tolist() == pytest.approx([-6])
+
+
+def test_beyond_the_box_the_field_goes_on_without_a_jump() -> None:
+    side = CENTER + [SCALE, 3, 2]
+    before, after = FIELD.distance([side - [1e-3, 0, 0], side + [1e-3, 0, 0]])
+    assert after - before == pytest.approx(2e-3, rel=0.2)
+    far = CENTER + np.array([[30.0, 0, 0], [20, 20, 20], [-15, 12, 3]])
+    assert (FIELD.distance(far) >= np.linalg.norm(far - CENTER, axis=1) - 6 - 1e-4).all()
+    np.testing.assert_allclose(np.linalg.norm(FIELD.gradient(far), axis=1), 1, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_distance_inside_and_beyond() -> None:
+    local = Field(BallNetwork(), Frame((0.0, 0.0, 0.0), 1.0))
+    points = np.random.default_rng(1).uniform(-2, 2, (100, 3))
+    steps = np.eye(3) * 1e-3
+    slope = np.stack([local.distance(points + s) - local.distance(points - s) for s in steps], axis=1) / 2e-3
+    smooth = np.abs(np.abs(points) - 1).min(axis=1) > 2e-3
+    slope /= np.linalg.norm(slope, axis=1, keepdims=True)
+    np.testing.assert_allclose(local.gradient(points)[smooth], slope[smooth], atol=5e-3)
+
+
+@pytest.mark.parametrize(("level", "radius"), [(0.0, 6.0), (1.5, 7.5), (-2.0, 4.0), (8.0, 14.0)])
+def test_a_level_is_the_surface_at_that_distance(level: float, radius: float) -> None:
+    mesh = FIELD.mesh(64, level)
+    found = np.linalg.norm(mesh.vertices - CENTER, axis=1)
+    inside = (np.abs(mesh.vertices - CENTER) < SCALE).all(axis=1)
+    np.testing.assert_allclose(found[inside], radius, atol=1e-4)
+    assert (found[~inside] <= radius + 1e-4).all(), "beyond the box the distance is never too small"
+    assert mesh.is_watertight
+
+
+def test_levels_without_surface_name_the_scans_units() -> None:
+    with pytest.raises(InputError, match=r"\(level -7 in the scan's units\)"):
+        FIELD.mesh(32, -7.0)
+
+
+def test_points_must_be_rows_of_three() -> None:
+    with pytest.raises(InputError, match=r"points must be \(n, 3\); got \(3,\)"):
+        FIELD.distance([1.0, 2.0, 3.0])
+    assert len(FIELD.distance(np.empty((0, 3)))) == 0
+
+
+def test_the_network_stays_as_it_is() -> None:
+    assert FIELD.on(torch.device("cpu")).device == torch.device("cpu")
+    assert all(p.grad is None for p in FIELD.siren.parameters())

@@ -1,0 +1,59 @@
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from sdfrecon.fit import constraint_sum
+from sdfrecon.geometry import PointCloud
+from sdfrecon.problems import SurfaceConfig, paper_surface, sign_and_reach, surface
+from sdfrecon.siren import Siren, SirenConfig
+
+RNG = np.random.default_rng(0)
+WAY = RNG.normal(size=(5000, 3))
+WAY /= np.linalg.norm(WAY, axis=1, keepdims=True)
+BALL = PointCloud(WAY * 0.6, WAY)
+
+
+def test_signs_and_reach_of_a_ball_are_right() -> None:
+    points = torch.tensor(RNG.uniform(-1, 1, (2000, 3)), dtype=torch.float32)
+    known = sign_and_reach(points, BALL, cKDTree(BALL.points))
+    distance = points.norm(dim=1) - 0.6
+    clear = distance.abs() > 0.01
+    assert torch.equal(known["sign"][clear], distance.sign()[clear])
+    assert (known["reach"] >= distance.abs() - 1e-4).all()
+    assert (known["reach"] <= distance.abs() + 0.06).all()
+
+
+def test_every_sample_of_the_surface_problem_is_in_the_cube_with_what_is_known_of_it() -> None:
+    problem = surface(BALL, SurfaceConfig(pool=1000), torch.Generator().manual_seed(0))
+    for name, domain in problem.domains.items():
+        points, known = domain.sample(torch.Generator().manual_seed(1))
+        assert points.abs().max() <= 1
+        assert set(known) == ({"normals"} if name == "surface" else {"sign", "reach"})
+    points, known = problem.domains["surface"].sample(torch.Generator().manual_seed(1))
+    torch.testing.assert_close(points, known["normals"] * 0.6)
+    near, _ = problem.domains["near"].sample(torch.Generator().manual_seed(1))
+    assert (near.norm(dim=1) - 0.6).abs().mean() < 0.15
+
+
+def test_the_papers_loss_is_its_formula() -> None:
+    # Sitzmann et al. 2020, eq. 6 with the weights of the code, over one batch of which half lies on the surface.
+    problem = paper_surface(BALL, torch.Generator().manual_seed(0))
+    net = Siren(3, 1, SirenConfig(16, 1), torch.Generator().manual_seed(0))
+    loss, count = constraint_sum(problem, net, torch.Generator().manual_seed(5), 0.0)
+
+    generator = torch.Generator().manual_seed(5)
+    on, known = problem.domains["surface"].sample(generator)
+    off, _ = problem.domains["box"].sample(generator)
+    x = torch.cat([on, off]).requires_grad_()
+    f = net(x)
+    (slope,) = torch.autograd.grad(f.sum(), x)
+    mask = torch.arange(len(x)) < len(on)
+    cosine = torch.nn.functional.cosine_similarity(slope[: len(on)], known["normals"], dim=-1)
+    expected = (
+        3e3 * torch.where(mask, f[:, 0].abs(), 0).mean()
+        + 1e2 * torch.where(mask, 0, torch.exp(-1e2 * f[:, 0].abs())).mean()
+        + 1e2 * (1 - cosine).sum() / len(x)
+        + 5e1 * (slope.norm(dim=-1) - 1).abs().mean()
+    )
+    torch.testing.assert_close(loss, expected)
+    assert count == 2800

@@ -1,0 +1,105 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sdfrecon
+from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.metrics import nearest, sample_surface
+from sdfrecon.reconstruction import (
+    PRESETS,
+    Reconstruction,
+    checkpoint_name,
+    describe,
+    pick_device,
+    reconstruct,
+    seconds_per_step,
+)
+from sdfrecon.shapes import RING_AND_BALL
+
+SHORT = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=250), resolution=96)
+
+
+@pytest.fixture(scope="module")
+def result() -> Reconstruction:
+    cloud = sdfrecon.read_cloud(Path(__file__).parent.parent / "data" / "ring_and_ball.ply")
+    return reconstruct(cloud, SHORT)
+
+
+def test_the_mesh_is_the_exact_shape_to_within_the_noise(result: Reconstruction) -> None:
+    # Noise: 0.1% of the diagonal, 2.8e-3, along the ray.
+    distance = np.abs(RING_AND_BALL(sample_surface(result.mesh, 20_000, np.random.default_rng(0))[0]))
+    assert distance.mean() < 2.8e-3
+    assert distance.max() < 0.03
+    assert result.mesh.is_watertight
+    assert result.mesh.components().max() == 1, "a ring and a ball"
+    assert result.mesh.volume == pytest.approx(2 * np.pi**2 * 0.7 * 0.25**2 + 4 / 3 * np.pi * 0.35**3, rel=0.01)
+
+
+def test_the_field_is_the_signed_distance(result: Reconstruction) -> None:
+    points = np.random.default_rng(1).uniform(-0.9, 0.9, (5000, 3)) * [1, 1, 0.35]
+    error = result.field.distance(points) - RING_AND_BALL(points)
+    assert np.abs(error).mean() < 0.01 * 1.9
+    sides = np.abs(RING_AND_BALL(points)) > 0.02
+    assert (np.sign(result.field.distance(points)) == np.sign(RING_AND_BALL(points)))[sides].all()
+
+
+def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
+    cloud = sdfrecon.read_cloud(ring_and_ball)
+    place, size = np.array([4.5e6, 5.5e6, 200.0]), 30.0
+    assert cloud.normals is not None
+    moved = PointCloud(cloud.points * size + place, cloud.normals)
+    config = replace(SHORT, fit=replace(SHORT.fit, steps=120), resolution=48)
+    low, high = (extreme(reconstruct(moved, config).mesh.vertices, axis=0) for extreme in (np.min, np.max))
+    np.testing.assert_allclose((low - place) / size, [-0.95, -0.95, -0.35], atol=0.05)
+    np.testing.assert_allclose((high - place) / size, [0.95, 0.95, 0.35], atol=0.05)
+
+
+def test_the_same_seed_gives_the_same_bytes(ring_and_ball: Path) -> None:
+    config = replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
+    cloud = sdfrecon.read_cloud(ring_and_ball)
+    first, again, other = (reconstruct(cloud, replace(config, seed=s)).mesh.vertices for s in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape != other.shape or (first != other).any()
+
+
+def test_only_the_same_fit_shares_a_checkpoint(ring_and_ball: Path) -> None:
+    cloud = sdfrecon.read_cloud(ring_and_ball)
+    name = checkpoint_name(describe(cloud, SHORT, "a"))
+    assert name == checkpoint_name(describe(cloud, replace(SHORT, resolution=512, trim=1.0), "a"))
+    assert name != checkpoint_name(describe(cloud, replace(SHORT, seed=1), "a"))
+    assert name != checkpoint_name(describe(cloud, replace(SHORT, fit=replace(SHORT.fit, steps=251)), "a"))
+    assert name != checkpoint_name(describe(cloud.select(np.arange(100)), SHORT, "a"))
+
+
+def test_every_preset_takes_a_step() -> None:
+    for config in PRESETS.values():
+        assert 0 < seconds_per_step(config, torch.device("cpu")) < 60
+
+
+def test_what_does_not_exist_is_named() -> None:
+    with pytest.raises(InputError, match="one of the presets draft, standard, fine, paper; got 'best'"):
+        reconstruct(PointCloud(np.eye(3)), "best")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no CUDA device was found: pass --device cpu"):
+            pick_device("cuda")
+        assert pick_device("auto").type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_gives_the_same_shape(ring_and_ball: Path) -> None:
+    mesh = reconstruct(sdfrecon.read_cloud(ring_and_ball), SHORT, device="cuda").mesh
+    assert np.abs(RING_AND_BALL(sample_surface(mesh, 20_000, np.random.default_rng(0))[0])).mean() < 2.8e-3
+
+
+def test_a_real_scan_becomes_one_watertight_piece_close_to_it(gargoyle: Path) -> None:
+    cloud = sdfrecon.read_cloud(gargoyle)
+    config = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=300), resolution=192)
+    mesh = reconstruct(cloud, config).mesh
+    result = sdfrecon.compare(mesh, cloud)
+    there = nearest(cloud.points, mesh)[0].mean()
+    assert there / cloud.diagonal < 0.001
+    assert result.hausdorff / cloud.diagonal < 0.04
+    assert (result.components, result.watertight) == (1, True)
