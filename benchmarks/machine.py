@@ -16,7 +16,8 @@ def heading(command: str) -> str:
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     if subprocess.run([*git, "status", "--porcelain", "sdfrecon"], capture_output=True, text=True).stdout:
         commit += " with changes"
-    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
     return f"`{command}`\n{len(models)} x {models[0]}, Python {platform.python_version()}, commit {commit}\n"
 
 

@@ -1,4 +1,7 @@
-"""The whole command on real scans: `python benchmarks/real_scans.py [--preset draft]`. Meshes and pictures in out/real."""
+"""The whole command on real scans: `python benchmarks/real_scans.py [--preset draft]`.
+
+Meshes and pictures of them from three sides go to out/real.
+"""
 
 import dataclasses
 import sys

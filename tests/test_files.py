@@ -26,7 +26,7 @@ def same(cloud: PointCloud, normals: bool = True, colors: bool = True, digits: f
     np.testing.assert_allclose(cloud.points, POINTS, atol=digits)
     for given, expected, value in ((cloud.normals, NORMALS, normals), (cloud.colors, COLORS, colors)):
         if value:
-            np.testing.assert_allclose(given, expected, atol=digits)  # type: ignore[arg-type]
+            np.testing.assert_allclose(given, expected, atol=digits)
         else:
             assert given is None
 
@@ -89,7 +89,7 @@ TABLE = np.hstack([POINTS, NORMALS, COLORS])
 def test_text_columns_are_told_apart(
     tmp_path: Path, name: str, columns: list[int], settings: dict[str, str], normals: bool, colors: bool
 ) -> None:
-    np.savetxt(tmp_path / name, TABLE[:, list(columns)], fmt="%.6f", **settings)  # type: ignore[arg-type]
+    np.savetxt(tmp_path / name, TABLE[:, list(columns)], fmt="%.6f", **settings)
     same(files.read_cloud(tmp_path / name), normals, colors)
 
 
@@ -156,7 +156,7 @@ def test_meshes_keep_their_digits_at_any_size_and_place(
 def test_a_mesh_given_as_a_scan_is_its_vertices(tmp_path: Path) -> None:
     files.write_mesh(tmp_path / "mesh.ply", PAINTED)
     cloud = files.read_cloud(tmp_path / "mesh.ply")
-    np.testing.assert_allclose(cloud.normals, BALL.normals, atol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_allclose(cloud.normals, BALL.normals, atol=1e-6)
     np.testing.assert_array_equal(cloud.colors, PAINTED.colors)
     files.write_mesh(tmp_path / "bare.ply", Mesh(BALL.vertices, BALL.faces))
     normals = files.read_cloud(tmp_path / "bare.ply").normals

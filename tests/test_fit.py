@@ -57,7 +57,7 @@ def test_training_100_is_training_50_and_resuming_50(
 
     def save_then_die(path: Path, step: int, *rest: object) -> None:
         if step <= 50:
-            save(path, step, *rest)  # type: ignore[arg-type]
+            save(path, step, *rest)
         if step == 57:  # seven steps after the last checkpoint, which are lost
             raise Killed
 

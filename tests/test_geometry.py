@@ -4,8 +4,8 @@ import pytest
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 
 TETRAHEDRON = Mesh(
-    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]],  # type: ignore[arg-type]
-    [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]],  # type: ignore[arg-type]
+    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]],
 )
 
 

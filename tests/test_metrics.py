@@ -7,7 +7,7 @@ from sdfrecon.meshing import extract_mesh
 from sdfrecon.metrics import compare, first_hits, nearest, sample_surface
 
 BALL = extract_mesh(Ball(), 40)
-SQUARE = Mesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]])  # type: ignore[arg-type]
+SQUARE = Mesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]])
 
 
 def moved(mesh: Mesh, by: tuple[float, float, float]) -> Mesh:
@@ -63,7 +63,7 @@ def test_distances_to_triangles_are_exact() -> None:
 
 
 def test_samples_are_uniform_over_the_area() -> None:
-    uneven = Mesh([[0, 0, 0], [9, 0, 0], [0, 1, 0], [-1, 0, 0]], [[0, 1, 2], [0, 2, 3]])  # type: ignore[arg-type]
+    uneven = Mesh([[0, 0, 0], [9, 0, 0], [0, 1, 0], [-1, 0, 0]], [[0, 1, 2], [0, 2, 3]])
     points, normals = sample_surface(uneven, 100_000, np.random.default_rng(0))
     assert (points[:, 0] > 0).mean() == pytest.approx(0.9, abs=0.01)
     np.testing.assert_allclose(points[points[:, 0] > 0].mean(axis=0), [3, 1 / 3, 0], atol=0.02)
@@ -71,7 +71,7 @@ def test_samples_are_uniform_over_the_area() -> None:
 
 
 def test_rays_hit_the_first_triangle_or_none() -> None:
-    two = Mesh(np.concatenate([SQUARE.vertices, SQUARE.vertices - [0, 0, 1]]), [[0, 1, 2], [4, 5, 6]])  # type: ignore[arg-type]
+    two = Mesh(np.concatenate([SQUARE.vertices, SQUARE.vertices - [0, 0, 1]]), [[0, 1, 2], [4, 5, 6]])
     face, weights = first_hits(two, np.array([[0.75, 0.25, 5.0], [3, 3, 5]]), np.tile([0.0, 0, -1], (2, 1)))
     assert face.tolist() == [0, -1]
     np.testing.assert_allclose(weights[0] @ two.vertices[two.faces[0]], [0.75, 0.25, 0], atol=1e-6)
