@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sdfrecon.columns import Arrays, from_columns, from_names, parse_text, to_bytes
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 
 FIELD_FORMAT = "sdfrecon-field-1"
@@ -21,8 +21,6 @@ MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
 TEXT = (".xyz", ".xyzn", ".txt", ".csv", ".asc", ".pts", ".pwn")
 MESH_READERS = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 CLOUD_READERS = (*MESH_READERS, *TEXT, ".pcd", ".npy", ".npz")
-
-Arrays = dict[str, NDArray]
 
 
 def open3d() -> Any:
@@ -95,7 +93,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     readers: dict[str, Callable[[Path], Arrays]] = {
         ".ply": _read_ply,
         ".pcd": _read_pcd,
-        ".npy": lambda p: _columns(np.load(p, allow_pickle=False)),
+        ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
         **dict.fromkeys(MESH_READERS[1:], lambda p: _mesh_arrays(_load_trimesh(p))),
@@ -104,7 +102,7 @@ def read_cloud(path: str | Path) -> PointCloud:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
     with _reading(path, f"{suffix[1:].upper()} scan"):
         arrays = readers[suffix](path)
-        cloud = PointCloud(arrays["points"], arrays.get("normals"), _to_bytes(arrays.get("colors")))
+        cloud = PointCloud(arrays["points"], arrays.get("normals"), to_bytes(arrays.get("colors")))
         if not len(cloud):
             raise InputError(f"{path} holds no points: expected a scan")
         return cloud
@@ -120,7 +118,7 @@ def read_mesh(path: str | Path) -> Mesh:
         if not len(getattr(loaded, "faces", ())):
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
         arrays = _mesh_arrays(loaded)
-        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), _to_bytes(arrays.get("colors")))
+        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), to_bytes(arrays.get("colors")))
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:
@@ -312,7 +310,7 @@ def _read_ply(path: Path) -> Arrays:
         raise InputError(
             f"{path} promises {vertex['length']} points and holds {len(table['x'])}: the file is truncated"
         )
-    arrays = _named(table)
+    arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
         arrays["normals"] = np.asarray(_load_trimesh(path).vertex_normals)
     return arrays
@@ -339,73 +337,7 @@ def _read_npz(path: Path) -> Arrays:
 
 def _read_text(path: Path) -> Arrays:
     with open(path, encoding="utf-8-sig") as file:
-        lines = dropwhile(lambda line: not line.strip() or line.startswith(("#", "//")), file)
-        first = next(lines, "").strip()
-        delimiter = next((mark for mark in ",;" if mark in first), None)
-        words = [word.strip() for word in first.split(delimiter)]
-        numeric = all(_is_number(word) for word in words if word)
-        count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
-        rows = lines if count is not None or not numeric else _then(first, lines)
-        table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
-    if not numeric:
-        named = {name.strip('"').lower(): column for name, column in zip(words, table.T, strict=True)}
-        return _named(named) if "x" in named else _columns(table)
-    if count is not None and table.shape == (2 * count, 3):  # PWN: the points, then their normals
-        return {"points": table[:count], "normals": table[count:]}
-    if count is not None and count != len(table):
-        raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    return _columns(table)
-
-
-def _then(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
-
-
-def _named(table: Arrays) -> Arrays:
-    """Points, normals and colours of a table of named columns."""
-    kinds = {
-        "points": [("x", "y", "z")],
-        "normals": [("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")],
-        "colors": [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")],
-    }
-    arrays: Arrays = {}
-    for kind, choices in kinds.items():
-        for names in choices:
-            if all(name in table for name in names):
-                arrays.setdefault(kind, np.stack([table[name] for name in names], axis=1))
-    return arrays
-
-
-def _columns(table: NDArray) -> Arrays:
-    """Points, normals and colours of an array whose columns have no names."""
-    if table.ndim != 2 or table.shape[1] < 3 or not np.issubdtype(table.dtype, np.number):
-        raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
-    arrays = {"points": table[:, :3]}
-    # PTS and others put an intensity between the point and its colour: groups of three count from the end.
-    for end in range(table.shape[1], 5, -3):
-        group = table[:, end - 3 : end]
-        finite = group[np.isfinite(group).all(axis=1)]
-        whole = len(finite) and (finite >= 0).all() and (finite == np.rint(finite)).all() and finite.max() > 1
-        arrays.setdefault("colors" if whole else "normals", group)
-    return arrays
-
-
-def _to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
-    if colors is None or colors.dtype == np.uint8:
-        return colors
-    values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
-    if values.max(initial=0) > 255:
-        values = values / 257  # 16-bit colours
-    return np.rint(np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255)).astype(np.uint8)
+        return parse_text(file)
 
 
 def _rounds_visibly(mesh: Mesh) -> bool:

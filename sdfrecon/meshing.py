@@ -110,8 +110,10 @@ class Lattice:
         while len(blocks):
             active[tuple(blocks.T)] = True
             self.evaluate(blocks, slope)
+            every = np.argwhere(active)
+            self.settle(every)
             reached = []
-            for part in _parts(blocks):
+            for part in _parts(every):
                 inside = self.tiles(part) < 0
                 for step in FACES:
                     axis = int(np.flatnonzero(step)[0]) + 1
@@ -143,8 +145,10 @@ class Lattice:
                 for part, limit in zip(_parts(blocks), _parts(reach[:, None, None, None]), strict=True)
             ]
             self._fill(blocks, [_corners_of(cubes, 2) for cubes in close], size // 2)
+
+    def settle(self, blocks: Ints) -> None:
+        """Evaluates what `evaluate` only guessed, where its slope was too small: corners of cells that change sign."""
         while True:
-            # Where the sampled slope was too small, a cell changes sign at a corner that has only a guess.
             guessed = []
             for part in _parts(blocks):
                 inside = self.tiles(part) < 0

@@ -1,0 +1,87 @@
+"""Tables of numbers as points, normals and colours: which column means what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain, dropwhile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdfrecon.geometry import InputError
+
+Arrays = dict[str, NDArray]
+"""Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
+
+
+def parse_text(file: Iterable[str]) -> Arrays:
+    """Points, normals and colours of lines of text: x y z first, or columns named by a header, or PTS or PWN.
+
+    PTS counts its points in the first line; PWN too, and has all points before all normals.
+    Raises ValueError or InputError for what is not a table of numbers.
+    """
+    lines = dropwhile(lambda line: not line.strip() or line.startswith(("#", "//")), file)
+    first = next(lines, "").strip()
+    if not first:
+        raise ValueError("no rows in it")
+    delimiter = next((mark for mark in ",;" if mark in first), None)
+    words = [word.strip() for word in first.split(delimiter)]
+    numeric = all(_is_number(word) for word in words if word)
+    count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
+    rows = lines if count is not None or not numeric else chain([first], lines)
+    table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
+    if not numeric:
+        named = {name.strip('"').lower(): column for name, column in zip(words, table.T, strict=True)}
+        return from_names(named) if "x" in named else from_columns(table)
+    if count is not None and table.shape == (2 * count, 3):
+        return {"points": table[:count], "normals": table[count:]}
+    if count is not None and count != len(table):
+        raise ValueError(f"its first line promises {count} points and {len(table)} follow")
+    return from_columns(table)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def from_names(table: Arrays) -> Arrays:
+    """Points, normals and colours of a table of named columns."""
+    kinds = {
+        "points": [("x", "y", "z")],
+        "normals": [("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")],
+        "colors": [("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue")],
+    }
+    arrays: Arrays = {}
+    for kind, choices in kinds.items():
+        for names in choices:
+            if all(name in table for name in names):
+                arrays.setdefault(kind, np.stack([table[name] for name in names], axis=1))
+    return arrays
+
+
+def from_columns(table: NDArray) -> Arrays:
+    """Points, normals and colours of an array whose columns have no names."""
+    if table.ndim != 2 or table.shape[1] < 3 or not np.issubdtype(table.dtype, np.number):
+        raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
+    arrays = {"points": table[:, :3]}
+    # PTS and others put an intensity between the point and its colour: groups of three count from the end.
+    for end in range(table.shape[1], 5, -3):
+        group = table[:, end - 3 : end]
+        finite = group[np.isfinite(group).all(axis=1)]
+        whole = len(finite) and (finite >= 0).all() and (finite == np.rint(finite)).all() and finite.max() > 1
+        arrays.setdefault("colors" if whole else "normals", group)
+    return arrays
+
+
+def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
+    """(n, 3) colours as bytes: from shares of one, from 16 bits, or as they are."""
+    if colors is None or colors.dtype == np.uint8:
+        return colors
+    values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
+    if values.max(initial=0) > 255:
+        values = values / 257  # 16-bit colours
+    return np.rint(np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255)).astype(np.uint8)

@@ -1,0 +1,257 @@
+"""What every command does and says. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct
+
+if TYPE_CHECKING:
+    from sdfrecon.reconstruction import ReconstructConfig, Reconstruction
+
+
+def reconstruct(command: Reconstruct) -> None:
+    """Scan -> mesh and field."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import preset
+
+    scan = command.scan
+    output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
+    field = command.field or output.with_suffix(".safetensors")
+    run_dir = command.run_dir or output.with_name(f".{output.stem}.run")
+    files.check_mesh_ending(output)
+    _check_places(scan, output, field)
+    if command.viewpoint is not None and not command.estimate_normals:
+        raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
+    config = preset(command.preset)
+    config = replace(
+        config,
+        fit=replace(config.fit, steps=_positive("--steps", command.steps, config.fit.steps)),
+        resolution=_positive("--resolution", command.resolution, config.resolution, least=8),
+        trim=command.trim,
+        seed=command.seed,
+    )
+    if command.trim is not None and not 0 <= command.trim < float("inf"):
+        raise InputError(f"--trim must be a distance of 0 or more; got {command.trim}")
+    say = (lambda line: None) if command.quiet else _say
+    cloud = files.read_cloud(scan)
+    say(f"{scan}: {_describe(cloud)}")
+    if command.estimate_normals:
+        from sdfrecon.cleaning import estimate_normals
+
+        say("estimating normals")
+        cloud = estimate_normals(cloud, command.viewpoint)
+    result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet)
+    files.save_field(field, result.field)
+    files.write_mesh(output, result.mesh)
+    if command.run_dir is None:
+        _remove(run_dir)
+    closed = "watertight" if result.mesh.is_watertight else "open"
+    error = abs(result.field.distance(cloud.points[:: max(1, len(cloud) // 50_000)]))
+    say(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
+    say(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
+    share = error.mean() / cloud.diagonal
+    say(f"the surface passes the points at {error.mean():.4g} on average ({share:.3%} of the scan's size)")
+
+
+def mesh(command: MeshCommand) -> None:
+    """Field -> mesh."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import pick_device
+
+    files.check_mesh_ending(command.output)
+    _check_places(command.field, command.output)
+    resolution = _positive("--resolution", command.resolution, 256, least=8)
+    field = files.load_field(command.field).on(pick_device(command.device))
+    made = field.mesh(resolution, command.level)
+    files.write_mesh(command.output, made)
+    _say(f"mesh: {command.output} ({len(made.faces):,} triangles)")
+
+
+def query(command: Query) -> None:
+    """Field and points -> distances and directions."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import pick_device
+
+    if command.output.suffix.lower() != ".npz":
+        raise InputError(f"--output must end in .npz; got {command.output}")
+    _check_places(command.points, command.output)
+    field = files.load_field(command.field).on(pick_device(command.device))
+    points = files.read_cloud(command.points).points
+    distance = field.distance(points)
+    files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
+    _say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
+
+
+def compare(command: Compare) -> None:
+    """Mesh and reference -> figures."""
+    from sdfrecon import files, metrics
+
+    if command.json is not None:
+        _check_places(command.mesh, command.json)
+    ours = files.read_mesh(command.mesh)
+    result = metrics.compare(ours, _mesh_or_cloud(command.reference))
+    share = 100 / result.diagonal
+    _say(f"{'':28} {'units':>12} {'% of size':>10}")
+    for name, value in (
+        ("accuracy (mesh to ref.)", result.accuracy),
+        ("completeness (ref. to mesh)", result.completeness),
+        ("Chamfer (mean of the two)", result.chamfer),
+        ("99th percentile", result.percentile_99),
+        ("Hausdorff (largest)", result.hausdorff),
+    ):
+        _say(f"{name:28} {value:12.6g} {value * share:10.4f}")
+    for threshold, value in result.f_score.items():
+        _say(f"{f'F-score at {threshold} of size':28} {value:12.4f}")
+    if result.normal_consistency is not None:
+        _say(f"{'normal consistency':28} {result.normal_consistency:12.4f}")
+    _say(f"{'pieces':28} {result.components:12}")
+    _say(f"{'watertight':28} {'yes' if result.watertight else 'no':>12}")
+    if command.json is not None:
+        files.write_text(command.json, json.dumps(asdict(result), indent=2) + "\n")
+
+
+def info(command: Info) -> None:
+    """What a file holds."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
+
+    if command.file.suffix.lower() == ".safetensors":
+        field = files.load_field(command.file)
+        c, about = field.siren.config, field.about
+        weights = sum(p.numel() for p in field.siren.parameters())
+        _say(f"field: {c.hidden_layers + 1} sine layers of {c.width}, {weights:,} weights")
+        _say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
+        _say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
+        _say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
+        return
+    loaded = _mesh_or_cloud(command.file)
+    if isinstance(loaded, Mesh):
+        closed = "watertight" if loaded.is_watertight else "open"
+        pieces = int(loaded.components().max()) + 1
+        _say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, {pieces} pieces,")
+        _say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        loaded = files.read_cloud(command.file)
+    _say(f"scan: {_describe(loaded)}")
+    low, high = loaded.points.min(axis=0), loaded.points.max(axis=0)
+    _say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
+    if loaded.normals is None:
+        _say("      it has no normals: reconstruct it with --estimate-normals")
+    where = pick_device(command.device)
+    _say(f"fitting it on {where} takes about:")
+    for name, config in PRESETS.items():
+        step = seconds_per_step(config, where)
+        _say(f"  {name:9} {_duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
+
+
+def demo(command: Demo) -> None:
+    """The embedded scan -> mesh, field and picture."""
+    from sdfrecon import files
+    from sdfrecon.demo import motorcycle
+    from sdfrecon.reconstruction import preset
+    from sdfrecon.report import render
+
+    files.make_folder(command.output)
+    config = preset("draft")
+    config = replace(config, fit=replace(config.fit, steps=_positive("--steps", command.steps, config.fit.steps)))
+    cloud = motorcycle()
+    _say(f"stereo_motorcycle of scikit-image: {_describe(cloud)}, millimetres")
+    run_dir = command.output / ".motorcycle.run"
+    result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle", quiet=False)
+    files.save_field(command.output / "motorcycle.safetensors", result.field)
+    files.write_mesh(command.output / "motorcycle.glb", result.mesh)
+    files.write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
+    _remove(run_dir)
+    for name in ("glb", "png", "safetensors"):
+        _say(f"{command.output / 'motorcycle'}.{name}")
+
+
+def _run(
+    cloud: PointCloud, config: ReconstructConfig, device: Device, run_dir: Path, name: str, quiet: bool
+) -> Reconstruction:
+    from sdfrecon.fit import Interrupted
+    from sdfrecon.reconstruction import reconstruct
+
+    start = time.monotonic()
+    try:
+        result = reconstruct(
+            cloud,
+            config,
+            device=device,
+            run_dir=run_dir,
+            name=name,
+            progress=not quiet and sys.stderr.isatty(),
+            tell=lambda line: None if quiet and not line.startswith("warning") else _tell(line),
+        )
+    except Interrupted as stopped:
+        print(
+            f"\nsdfrecon: stopped after {stopped.step} of {config.fit.steps} steps, kept in {run_dir}: "
+            "give the same command again to go on",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    if not quiet:
+        _say(f"fitted and meshed in {_duration(time.monotonic() - start)}")
+    return result
+
+
+def _mesh_or_cloud(path: Path) -> Mesh | PointCloud:
+    """A file with triangles as a mesh, any other as a scan."""
+    from sdfrecon import files
+
+    if path.suffix.lower() in files.MESH_READERS:
+        try:
+            return files.read_mesh(path)
+        except InputError:
+            if path.suffix.lower() != ".ply":
+                raise
+    return files.read_cloud(path)
+
+
+def _check_places(*paths: Path) -> None:
+    """Nothing that is read or written may have the place of another: the scan above all."""
+    places = [path.resolve() for path in paths]
+    for path, place in zip(paths, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{path} would be overwritten: choose another output")
+        if not place.parent.is_dir():
+            raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
+
+
+def _positive(option: str, given: int | None, default: int, least: int = 1) -> int:
+    if given is not None and given < least:
+        raise InputError(f"{option} must be at least {least}; got {given}")
+    return default if given is None else given
+
+
+def _describe(cloud: PointCloud) -> str:
+    normals = "no normals" if cloud.normals is None else "normals"
+    return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _remove(run_dir: Path) -> None:
+    """The finished run's checkpoints, and their folder if nothing else is in it."""
+    for checkpoint in run_dir.glob("checkpoint-*.safetensors"):
+        checkpoint.unlink()
+    if not any(run_dir.iterdir()):
+        run_dir.rmdir()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _tell(line: str) -> None:
+    print(f"sdfrecon: {line}", file=sys.stderr, flush=True)
