@@ -53,10 +53,11 @@ def reconstruct(command: Reconstruct) -> None:
     if command.run_dir is None:
         _remove(run_dir)
     closed = "watertight" if result.mesh.is_watertight else "open"
-    error = abs(result.field.distance(cloud.points[:: max(1, len(cloud) // 50_000)]))
+    used = result.cloud
+    error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)]))
     say(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
     say(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
-    share = error.mean() / cloud.diagonal
+    share = error.mean() / used.diagonal
     say(f"the surface passes the points at {error.mean():.4g} on average ({share:.3%} of the scan's size)")
 
 

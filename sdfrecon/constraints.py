@@ -74,10 +74,23 @@ def within_reach(known: Attributes, jet: Jet) -> Tensor:
     return F.relu(jet.value[:, 0].abs() - known["reach"])
 
 
+def far_distance(beyond: float) -> Residual:
+    """|f - s r| where r = `reach` exceeds `beyond`, else 0: far from the samples the nearest one is the surface.
+
+    Nearer than that it is not: there noise, spacing and holes count, and the other constraints decide.
+    """
+
+    def residual(known: Attributes, jet: Jet) -> Tensor:
+        far = known["reach"] > beyond
+        return (jet.value[:, 0] - known["sign"] * known["reach"]).abs() * far
+
+    return residual
+
+
 def heat(absorption: float) -> Residual:
     """1/2 exp(-2 lambda |f|) (|grad f|^2 + 1): the screened heat's energy, least for the smallest surface.
 
-    HotSpot (Wang et al. 2025, eq. 12), lambda = `absorption`.
+    The heat loss of HotSpot (Wang et al., CVPR 2025), lambda = `absorption`.
     """
 
     def residual(_: Attributes, jet: Jet) -> Tensor:

@@ -47,7 +47,7 @@ def open3d() -> Any:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -342,7 +342,9 @@ def _read_text(path: Path) -> Arrays:
 
 def _rounds_visibly(mesh: Mesh) -> bool:
     """Whether single precision would move a vertex by more than a millionth of the mesh's size."""
-    return bool(np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0) > 1e-6 * mesh.diagonal)
+    with np.errstate(over="ignore"):
+        rounding = np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0)
+    return bool(rounding > 1e-6 * mesh.diagonal)
 
 
 def _matt(tree: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ CHECKPOINT_SECONDS = 10.0
 class FitConfig:
     """How the parameters move."""
 
-    steps: int = 600
+    steps: int = 800
     """Optimiser steps: more make a finer surface and take longer."""
     learning_rate: float = 1e-3
     """Adam's step (Kingma and Ba 2015)."""

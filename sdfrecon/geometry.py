@@ -15,6 +15,8 @@ class InputError(ValueError):
 
 
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} must be real numbers; got complex ones")
     array: NDArray = np.ascontiguousarray(values, dtype=dtype)
     if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):
         expected = "(n, 3)" if count is None else f"({count}, 3)"

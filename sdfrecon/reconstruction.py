@@ -56,10 +56,14 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """mesh: the surface, in the cloud's units. field: its signed distance. notes: what was dropped, cut or doubtful."""
+    """mesh: the surface, in the cloud's units. field: its signed distance. cloud: the points that were used, clean.
+
+    notes: what was dropped, cut or looks doubtful.
+    """
 
     mesh: Mesh
     field: Field
+    cloud: PointCloud
     notes: list[str]
 
 
@@ -106,7 +110,7 @@ def reconstruct(
     mesh, finishing_notes = finish(fitted.mesh(config.resolution), cloud, config.trim)
     for note in finishing_notes:
         tell(note)
-    return Reconstruction(mesh, fitted, notes + finishing_notes)
+    return Reconstruction(mesh, fitted, cloud, notes + finishing_notes)
 
 
 def preset(name: str) -> ReconstructConfig:
