@@ -60,6 +60,8 @@ def from_names(table: Arrays) -> Arrays:
         for names in choices:
             if all(name in table for name in names):
                 arrays.setdefault(kind, np.stack([table[name] for name in names], axis=1))
+    if "points" not in arrays:
+        raise InputError(f"a scan needs columns x, y and z; got {', '.join(table)}")
     return arrays
 
 

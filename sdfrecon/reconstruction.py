@@ -44,8 +44,13 @@ class ReconstructConfig:
 
 PRESETS = {
     "draft": ReconstructConfig(),
-    "standard": ReconstructConfig(SirenConfig(width=256), fit=FitConfig(steps=1500), resolution=384),
-    "fine": ReconstructConfig(SirenConfig(width=256, hidden_layers=4), fit=FitConfig(steps=5000), resolution=512),
+    # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width).
+    "standard": ReconstructConfig(
+        SirenConfig(width=256), fit=FitConfig(steps=1500, muon_learning_rate=1.4e-3), resolution=384
+    ),
+    "fine": ReconstructConfig(
+        SirenConfig(width=256, hidden_layers=4), fit=FitConfig(steps=5000, muon_learning_rate=1.4e-3), resolution=512
+    ),
     "paper": ReconstructConfig(
         SirenConfig(width=256),
         surface=None,

@@ -56,7 +56,7 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
 
 
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:
-    run("demo", "--output", tmp_path / "new" / "demo", "--steps", "20")
+    run("demo", "--output", tmp_path / "new" / "demo", "--steps", "60")
     made = tmp_path / "new" / "demo"
     assert sorted(p.name for p in made.iterdir()) == [f"motorcycle.{s}" for s in ("glb", "png", "safetensors")]
     assert files.read_mesh(made / "motorcycle.glb").colors is not None

@@ -43,6 +43,15 @@ def test_each_constraint_measures_what_it_names() -> None:
     torch.testing.assert_close(c.zero_level({}, steep), steep.value[:, 0].abs())
 
 
+def test_the_far_distance_is_the_one_to_the_nearest_sample_and_only_there() -> None:
+    beyond = c.far_distance(0.2)
+    far = TRUTH["reach"] > 0.2
+    wrong = beyond(TRUTH, ball(SOMEWHERE, stretch=3.0))
+    assert beyond(TRUTH, ball(SOMEWHERE)).max() < 1e-5
+    assert (wrong[far] > 0.3).all()
+    assert (wrong[~far] == 0).all()
+
+
 def test_far_from_the_surface_the_soft_terms_vanish() -> None:
     far = ball(torch.tensor([[3.0, 0, 0]]))
     near = ball(torch.tensor([[0.5, 0, 0]]))

@@ -213,6 +213,8 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 9\nproperty float x\nproperty float y\n"
          b"property float z\nend_header\n1 2 3\n4 5 6\n", "cannot read|promises"),
         ("scan.xyz", b"1 2 3\n4 5\n", "cannot read .* as a XYZ scan"),
+        ("scan.csv", b"x,east,north\n1,2,3\n", "needs columns x, y and z; got x, east, north"),
+        ("scan.xyz", b"# made by hand\n", "no rows in it"),
         ("scan.xyz", b"1 2\n3 4\n", "at least x y z; got an array of shape"),
         ("scan.pts", b"5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
         ("scan.npy", b"\x93NUMPY\x01\x00junk", "cannot read .* as a NPY scan"),
@@ -231,6 +233,12 @@ def test_bad_scans_give_one_line(tmp_path: Path, name: str, content: bytes, mess
 def test_a_pickle_in_an_array_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="allow_pickle=False"):
+        files.read_cloud(tmp_path / "scan.npy")
+
+
+def test_complex_numbers_are_no_points(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.zeros((9, 3), complex))
+    with pytest.raises(InputError, match="must be real numbers"):
         files.read_cloud(tmp_path / "scan.npy")
 
 
