@@ -38,13 +38,13 @@ def main(args: Args) -> None:
         whole, killed = Path(folder) / "whole.ply", Path(folder) / "killed.ply"
         command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(args.scan), "--quiet", "--device", "cpu"]
         subprocess.run([*command, "--output", str(whole)], check=True)
-        lost, done = [], 0
-        while done < args.kills:
+        lost, done, ended = [], 0, False
+        while done < args.kills and not ended:
             process = subprocess.Popen([*command, "--output", str(killed)])
             start = time.time()
             try:
-                process.wait(moments.uniform(0, args.longest))
-                break
+                ended = process.wait(moments.uniform(0, args.longest)) == 0
+                continue
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -52,12 +52,14 @@ def main(args: Args) -> None:
             saved = [path.stat().st_mtime for path in killed.parent.glob(".killed.run/checkpoint-*")]
             lost.append(time.time() - max([start, *saved]))
             print(f"- kill {done} after {time.time() - start:.1f} s: {lost[-1]:.1f} s of work lost", flush=True)
-        subprocess.run([*command, "--output", str(killed)], check=True)
+        if not ended:
+            subprocess.run([*command, "--output", str(killed)], check=True)
         same = [
             whole.with_suffix(s).read_bytes() == killed.with_suffix(s).read_bytes() for s in (".ply", ".safetensors")
         ]
         left = sorted(path.name for path in Path(folder).iterdir())
-    print(f"\n{done} kills, at most {max(lost):.1f} s lost; same mesh: {same[0]}, same field: {same[1]}; left: {left}")
+    print(f"\n{done} kills, at most {max(lost, default=0):.1f} s lost")
+    print(f"same mesh: {same[0]}, same field: {same[1]}; left: {left}")
 
 
 if __name__ == "__main__":

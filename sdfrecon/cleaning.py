@@ -81,7 +81,10 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
         pcd.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64) - center)
         normals = np.asarray(pcd.normals)
     else:
-        pcd.orient_normals_consistent_tangent_plane(15)
+        try:
+            pcd.orient_normals_consistent_tangent_plane(15)
+        except RuntimeError:  # of Qhull, on points that all lie in one plane
+            raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z") from None
         normals = np.asarray(pcd.normals)
         normals = normals * (1 if (normals * local).sum() >= 0 else -1)
     return replace(cloud, normals=normals)

@@ -42,10 +42,15 @@ def main(args: Sequence[str] | None = None) -> None:
     }
     try:
         run[type(command)](command)
-    except (InputError, ArithmeticError) as error:
+    except InputError as error:
         sys.exit(_fail(str(error)))
-    except MemoryError:
-        sys.exit(_fail("not enough memory: lower --resolution"))
+    except (MemoryError, RuntimeError, ArithmeticError) as error:
+        # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            sys.exit(_fail("not enough memory: lower --resolution, or give the scan fewer points"))
+        if type(error).__name__ != "Diverged":
+            raise
+        sys.exit(_fail(str(error)))
     except KeyboardInterrupt:
         print("\nsdfrecon: stopped", file=sys.stderr)
         sys.exit(130)

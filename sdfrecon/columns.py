@@ -69,14 +69,32 @@ def from_columns(table: NDArray) -> Arrays:
     """Points, normals and colours of an array whose columns have no names."""
     if table.ndim != 2 or table.shape[1] < 3 or not np.issubdtype(table.dtype, np.number):
         raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
-    arrays = {"points": table[:, :3]}
-    # PTS and others put an intensity between the point and its colour: groups of three count from the end.
-    for end in range(table.shape[1], 5, -3):
-        group = table[:, end - 3 : end]
-        finite = group[np.isfinite(group).all(axis=1)]
-        whole = len(finite) and (finite >= 0).all() and (finite == np.rint(finite)).all() and finite.max() > 1
-        arrays.setdefault("colors" if whole else "normals", group)
+    arrays, rest = {"points": table[:, :3]}, table[:, 3:]
+    while rest.shape[1] >= 3:
+        kind = _kind(rest[:, :3], alone=rest.shape[1] == 3)
+        if kind is None or kind in arrays:
+            rest = rest[:, 1:]  # an intensity, a time, a label
+        else:
+            arrays[kind], rest = rest[:, :3], rest[:, 3:]
     return arrays
+
+
+def _kind(group: NDArray, alone: bool) -> str | None:
+    """What three columns are: whole numbers are colours, rows of unit length normals, shares of one colours.
+
+    The only columns there are need not be so exact: they are normals, of whatever length.
+    """
+    rows = group[np.isfinite(group).all(axis=1)].astype(np.float64)
+    if not len(rows):
+        return None
+    if (rows >= 0).all() and (rows == np.rint(rows)).all() and 1 < rows.max() < 65536:
+        return "colors"
+    length = np.linalg.norm(rows, axis=1)
+    if (np.abs(length - 1) < 0.02).mean() > 0.9:
+        return "normals"
+    if rows.min() >= 0 and rows.max() <= 1:
+        return "colors"
+    return "normals" if alone else None
 
 
 def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:

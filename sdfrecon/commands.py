@@ -9,6 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct
 
@@ -25,15 +27,15 @@ def reconstruct(command: Reconstruct) -> None:
     output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
     field = command.field or output.with_suffix(".safetensors")
     run_dir = command.run_dir or output.with_name(f".{output.stem}.run")
+    _check_places([scan], [output, field])
     files.check_mesh_ending(output)
-    _check_places(scan, output, field)
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     config = preset(command.preset)
     config = replace(
         config,
-        fit=replace(config.fit, steps=_positive("--steps", command.steps, config.fit.steps)),
-        resolution=_positive("--resolution", command.resolution, config.resolution, least=8),
+        fit=replace(config.fit, steps=_at_least(1, "--steps", command.steps, config.fit.steps)),
+        resolution=_at_least(8, "--resolution", command.resolution, config.resolution),
         trim=command.trim,
         seed=command.seed,
     )
@@ -51,7 +53,7 @@ def reconstruct(command: Reconstruct) -> None:
     files.save_field(field, result.field)
     files.write_mesh(output, result.mesh)
     if command.run_dir is None:
-        _remove(run_dir)
+        _remove(run_dir, result)
     closed = "watertight" if result.mesh.is_watertight else "open"
     used = result.cloud
     error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)]))
@@ -66,11 +68,11 @@ def mesh(command: MeshCommand) -> None:
     from sdfrecon import files
     from sdfrecon.reconstruction import pick_device
 
+    _check_places([command.field], [command.output])
     files.check_mesh_ending(command.output)
-    _check_places(command.field, command.output)
-    resolution = _positive("--resolution", command.resolution, 256, least=8)
+    _at_least(8, "--resolution", command.resolution, command.resolution)
     field = files.load_field(command.field).on(pick_device(command.device))
-    made = field.mesh(resolution, command.level)
+    made = field.mesh(command.resolution, command.level)
     files.write_mesh(command.output, made)
     _say(f"mesh: {command.output} ({len(made.faces):,} triangles)")
 
@@ -82,7 +84,7 @@ def query(command: Query) -> None:
 
     if command.output.suffix.lower() != ".npz":
         raise InputError(f"--output must end in .npz; got {command.output}")
-    _check_places(command.points, command.output)
+    _check_places([command.field, command.points], [command.output])
     field = files.load_field(command.field).on(pick_device(command.device))
     points = files.read_cloud(command.points).points
     distance = field.distance(points)
@@ -94,8 +96,7 @@ def compare(command: Compare) -> None:
     """Mesh and reference -> figures."""
     from sdfrecon import files, metrics
 
-    if command.json is not None:
-        _check_places(command.mesh, command.json)
+    _check_places([command.mesh, command.reference], [command.json] if command.json else [])
     ours = files.read_mesh(command.mesh)
     result = metrics.compare(ours, _mesh_or_cloud(command.reference))
     share = 100 / result.diagonal
@@ -129,8 +130,9 @@ def info(command: Info) -> None:
         weights = sum(p.numel() for p in field.siren.parameters())
         _say(f"field: {c.hidden_layers + 1} sine layers of {c.width}, {weights:,} weights")
         _say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
-        _say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
-        _say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
+        if about:
+            _say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
+            _say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
         return
     loaded = _mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
@@ -140,7 +142,7 @@ def info(command: Info) -> None:
         _say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
         loaded = files.read_cloud(command.file)
     _say(f"scan: {_describe(loaded)}")
-    low, high = loaded.points.min(axis=0), loaded.points.max(axis=0)
+    low, high = np.nanmin(loaded.points, axis=0), np.nanmax(loaded.points, axis=0)
     _say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
     if loaded.normals is None:
         _say("      it has no normals: reconstruct it with --estimate-normals")
@@ -160,7 +162,10 @@ def demo(command: Demo) -> None:
 
     files.make_folder(command.output)
     config = preset("draft")
-    config = replace(config, fit=replace(config.fit, steps=_positive("--steps", command.steps, config.fit.steps)))
+    config = replace(
+        config,
+        fit=replace(config.fit, steps=_at_least(1, "--steps", command.steps, config.fit.steps)),
+    )
     cloud = motorcycle()
     _say(f"stereo_motorcycle of scikit-image: {_describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"
@@ -168,7 +173,7 @@ def demo(command: Demo) -> None:
     files.save_field(command.output / "motorcycle.safetensors", result.field)
     files.write_mesh(command.output / "motorcycle.glb", result.mesh)
     files.write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
-    _remove(run_dir)
+    _remove(run_dir, result)
     for name in ("glb", "png", "safetensors"):
         _say(f"{command.output / 'motorcycle'}.{name}")
 
@@ -215,17 +220,21 @@ def _mesh_or_cloud(path: Path) -> Mesh | PointCloud:
     return files.read_cloud(path)
 
 
-def _check_places(*paths: Path) -> None:
-    """Nothing that is read or written may have the place of another: the scan above all."""
-    places = [path.resolve() for path in paths]
-    for path, place in zip(paths, places, strict=True):
-        if places.count(place) > 1:
+def _check_places(inputs: list[Path], outputs: list[Path]) -> None:
+    """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"no such file: {path}: check the name")
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
             raise InputError(f"{path} would be overwritten: choose another output")
-        if not place.parent.is_dir():
-            raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
+        if not path.resolve().parent.is_dir():
+            raise InputError(f"cannot write {path}: no such directory: create {path.resolve().parent} first")
+        taken.add(path.resolve())
 
 
-def _positive(option: str, given: int | None, default: int, least: int = 1) -> int:
+def _at_least(least: int, option: str, given: int | None, default: int) -> int:
     if given is not None and given < least:
         raise InputError(f"{option} must be at least {least}; got {given}")
     return default if given is None else given
@@ -242,10 +251,11 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _remove(run_dir: Path) -> None:
-    """The finished run's checkpoints, and their folder if nothing else is in it."""
-    for checkpoint in run_dir.glob("checkpoint-*.safetensors"):
-        checkpoint.unlink()
+def _remove(run_dir: Path, result: Reconstruction) -> None:
+    """The finished run's checkpoint, and its folder if nothing else is in it."""
+    from sdfrecon.reconstruction import checkpoint_name
+
+    (run_dir / checkpoint_name(result.field.about, result.field.device)).unlink()
     if not any(run_dir.iterdir()):
         run_dir.rmdir()
 

@@ -55,7 +55,7 @@ def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
 
 
 def eikonal(_: Attributes, jet: Jet) -> Tensor:
-    """| |grad f| - 1 |: a distance grows by one for each unit walked (Gropp et al. 2020, eq. 2)."""
+    """| |grad f| - 1 |: a distance grows by one for each unit walked (Sitzmann et al. 2020, eq. 6)."""
     return (_norm(jet.gradient[:, 0]) - 1).abs()
 
 

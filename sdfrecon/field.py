@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,9 +16,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
-from sdfrecon.siren import Siren
-
-CHUNK = 1 << 14
+from sdfrecon.siren import Siren, chunks
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Field:
 
     def distance(self, points: ArrayLike) -> Floats:
         """(n,) signed distances at points (n, 3), both world units. Raises InputError where the shape differs."""
-        return self._map(points, lambda unit: self.value(unit)[:, 0]) * self.frame.scale
+        return self.frame.distance_to_world(self._map(points, lambda unit: self.value(unit)[:, 0]))
 
     def gradient(self, points: ArrayLike) -> Floats:
         """(n, 3) unit vectors at points (n, 3), world units: the way in which the distance grows fastest."""
@@ -47,6 +46,8 @@ class Field:
 
         Watertight, outward, with unit normals. Raises InputError where there is no such surface.
         """
+        if not np.isfinite(level):
+            raise InputError(f"the level must be a finite distance; got {level}")
         unit = self.frame.distance_to_unit(level)
         try:
             return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + max(unit, 0.0)))
@@ -71,7 +72,10 @@ class Field:
         def gradient() -> Tensor:
             return (jet.gradient * (beyond == 0)[:, None]) + torch.nn.functional.normalize(beyond, dim=-1)[:, None]
 
-        return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, lambda: jet.laplacian)
+        def laplacian() -> Tensor:
+            raise NotImplementedError("at the cube's faces the continued field has no second derivatives")
+
+        return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
 
     @torch.no_grad()
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
@@ -79,9 +83,8 @@ class Field:
         if world.ndim != 2 or world.shape[1] != 3:
             raise InputError(f"points must be (n, 3); got {world.shape}")
         unit = torch.tensor(self.frame.points_to_unit(world), dtype=torch.float32)
-        parts = [function(part.to(self.device)).cpu() for part in unit.split(CHUNK)]
-        return torch.cat(parts).double().numpy()
+        return torch.cat([function(part).cpu() for part in chunks(unit.to(self.device))]).double().numpy()
 
     def on(self, device: torch.device) -> Field:
-        """The same field with its network on `device`."""
-        return replace(self, siren=self.siren.to(device))
+        """The same field with a copy of its network on `device`."""
+        return replace(self, siren=copy.deepcopy(self.siren).to(device))

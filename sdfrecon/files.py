@@ -155,6 +155,8 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         elif suffix == ".off":
             built.export(temporary, digits=_digits(mesh))
         else:
+            if _rounds_visibly(mesh):
+                raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
             built.export(temporary)
 
 
@@ -265,9 +267,13 @@ def _load_trimesh(path: Path) -> Any:
     (node,) = scene.graph.nodes_geometry
     transform, name = scene.graph[node]
     loaded = scene.geometry[name]
+    if path.suffix.lower() == ".stl":
+        loaded.merge_vertices()  # the format repeats a vertex for each triangle at it
     if np.array_equal(transform, np.eye(4)):
         return loaded
-    normals = trimesh.transform_points(loaded.vertex_normals, transform, translate=False)
+    if np.linalg.det(transform) <= 0 or not len(getattr(loaded, "faces", ())):
+        return scene.to_mesh()
+    normals = loaded.vertex_normals @ np.linalg.inv(transform[:3, :3])
     return trimesh.Trimesh(
         trimesh.transform_points(loaded.vertices, transform),
         loaded.faces,

@@ -28,8 +28,8 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
 
     limit = open_distance(cloud, tree) if trim is None else trim
-    away, _ = tree.query(mesh.vertices, distance_upper_bound=limit or 1e-300, workers=-1)
-    far = ~np.isfinite(away)[mesh.faces].all(axis=1)
+    away = tree.query(mesh.vertices, distance_upper_bound=limit, workers=-1)[0] if limit else np.zeros(1)
+    far = ~np.isfinite(away)[mesh.faces].all(axis=1) if limit else np.zeros(len(mesh.faces), bool)
     if trim is None:
         share = mesh.areas[kept & far].sum() / mesh.areas[kept].sum()
         trim = limit if share > OPEN_SHARE else 0.0
@@ -77,9 +77,8 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     _, vertex = cKDTree(mesh.vertices).query(some, workers=-1)
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
-    good = points >= 0.1 * area / area[points.argmax()]
-    good[points.argmax()] = True
-    return good[labels]
+    best = points.argmax()
+    return (points >= 0.1 * points[best] * area / area[best])[labels]
 
 
 def _small(mesh: Mesh, area: float) -> NDArray[np.bool_]:

@@ -56,6 +56,10 @@ class Interrupted(Exception):
         self.step = step
 
 
+class Diverged(ArithmeticError):
+    """The loss is no longer a number."""
+
+
 def fit(
     problem: Problem,
     field: Siren,
@@ -69,7 +73,7 @@ def fit(
     checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
     on the CPU, ends with the same bytes as one that was never stopped.
 
-    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, ArithmeticError when the loss is lost.
+    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when the loss is lost.
     """
     optimisers = _optimisers(field, config)
     start = 0
@@ -96,13 +100,13 @@ def fit(
             done = step + 1 == config.steps
             if step % 50 == 49 or done:
                 if not math.isfinite(float(loss.detach())):
-                    raise ArithmeticError(f"the fit diverged before step {step + 1}: try another --seed")
+                    raise Diverged(f"the fit diverged before step {step + 1}: try another --seed")
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
                 bar.set_postfix_str(f"loss {float(loss.detach()):.3g}, {speed:.0f}k points/s", refresh=False)
             if checkpoint is not None and (done or interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS):
                 _save(checkpoint, step + 1, field, optimisers, generator)
                 saved = time.monotonic()
-            if interrupted() and not done:
+            if interrupted():
                 raise Interrupted(step + 1)
     return field
 
@@ -126,9 +130,9 @@ def constraint_sum(problem: Problem, field: Siren, generator: torch.Generator, p
 
 
 def _optimisers(field: Siren, config: FitConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    if config.muon_learning_rate is None:
-        return [(torch.optim.Adam(field.parameters(), config.learning_rate), config.learning_rate)]
     hidden = list(field.weights)[1:-1]
+    if config.muon_learning_rate is None or not hidden:
+        return [(torch.optim.Adam(field.parameters(), config.learning_rate), config.learning_rate)]
     rest = [field.weights[0], field.weights[-1], *field.biases]
     return [
         (torch.optim.Muon(hidden, config.muon_learning_rate, weight_decay=0.0), config.muon_learning_rate),

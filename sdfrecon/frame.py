@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+
+Length = TypeVar("Length", float, Floats)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,12 @@ class Frame:
         """(n, 3) unit -> world."""
         return points_unit * self.scale + np.asarray(self.center)
 
-    def distance_to_unit(self, distance_world: float) -> float:
-        """A length, world -> unit."""
+    def distance_to_unit(self, distance_world: Length) -> Length:
+        """A length or many, world -> unit."""
         return distance_world / self.scale
 
-    def distance_to_world(self, distance_unit: float) -> float:
-        """A length, unit -> world."""
+    def distance_to_world(self, distance_unit: Length) -> Length:
+        """A length or many, unit -> world."""
         return distance_unit * self.scale
 
     def to_unit(self, cloud: PointCloud) -> PointCloud:

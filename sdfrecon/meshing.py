@@ -12,9 +12,10 @@ from torch import Tensor
 
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
+from sdfrecon.siren import chunks
 
 BLOCK = 8  # cells along a block's edge: smaller wastes fewer samples, larger has fewer shared faces
-SLACK = 1.25  # times the largest gradient sampled: the slope assumed between samples
+SLACK = 1.1  # times the largest gradient sampled: the slope assumed between samples
 TILES = 1000  # blocks handed to marching cubes in one call
 SNAP = 0.02  # share of a cell that vertices keep from lattice points, so that no triangle collapses onto one
 CORNERS = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(8, 3)
@@ -81,7 +82,7 @@ class Lattice:
         """(b, 3) blocks that can contain the level, found from coarse to fine, and (b,) the slope assumed in each.
 
         A block is kept where |f(centre) - level| <= L * half its diagonal. L is the largest gradient at the centres of
-        the block's seven siblings, its parent and itself, plus a quarter: sampled, since the product of the layers'
+        the block's seven siblings, its parent and itself, plus a tenth: sampled, since the product of the layers'
         norms exceeds it a thousandfold. What such a bound misses of a surface, `grow` finds from the rest of it.
         """
         size = 1 << max(0, int(np.log2(self.blocks / 8)))
@@ -128,8 +129,9 @@ class Lattice:
     def evaluate(self, blocks: Ints, slope: Floats) -> None:
         """Gives values to the lattice points of `blocks` (b, 3) that are corners of a cell with the surface in it.
 
-        First every fourth lattice point, then every second and at last each one, as long as a corner of the cube
-        between them is near enough for the surface to pass: |f(corner) - level| <= slope * half the cube's diagonal.
+        First every fourth lattice point, then every second and at last each one, but only beside a coarser one that is
+        near enough: the surface passes a cube of the finer lattice with a corner there only where
+        |f(corner) - level| <= slope * the cube's diagonal.
         """
         owners = np.unique((blocks[:, None] + CORNERS).reshape(-1, 3), axis=0)
         owners = owners[self.rows[tuple(owners.T)] < 0]
@@ -138,13 +140,13 @@ class Lattice:
         self.origins = np.concatenate([self.origins, owners * BLOCK])
 
         self._fill(blocks, [np.ones([BLOCK // 4 + 1] * 3, bool)] * len(_parts(blocks)), 4)
-        for size in (4, 2):
-            reach = slope * (0.5 * np.sqrt(3) * size * self.cell)
+        for stride in (2, 1):
+            reach = slope * (np.sqrt(3) * stride * self.cell)
             close = [
-                _any_corner(np.abs(self.tiles(part, exact=True)[:, ::size, ::size, ::size]) <= limit)
+                np.abs(self.tiles(part, exact=True)[:, :: 2 * stride, :: 2 * stride, :: 2 * stride]) <= limit
                 for part, limit in zip(_parts(blocks), _parts(reach[:, None, None, None]), strict=True)
             ]
-            self._fill(blocks, [_corners_of(cubes, 2) for cubes in close], size // 2)
+            self._fill(blocks, [_surroundings(points) for points in close], stride)
 
     def settle(self, blocks: Ints) -> None:
         """Evaluates what `evaluate` only guessed, where its slope was too small: corners of cells that change sign."""
@@ -153,7 +155,7 @@ class Lattice:
             for part in _parts(blocks):
                 inside = self.tiles(part) < 0
                 mixed = _any_corner(inside) & _any_corner(~inside)
-                guessed.append(_corners_of(mixed, 1) & np.isnan(self.tiles(part, exact=True)))
+                guessed.append(_corners_of(mixed) & np.isnan(self.tiles(part, exact=True)))
             if not any(mask.any() for mask in guessed):
                 return
             self._fill(blocks, guessed, 1)
@@ -173,7 +175,7 @@ class Lattice:
         for index in _parts(todo, 1 << 20):
             row, *cell = np.unravel_index(index, self.values.shape)
             lattice = self.origins[row] + np.stack(cell, -1)
-            value = torch.cat([self.field.value(part)[:, 0] for part in _chunks(self.unit(lattice))])
+            value = self.field.value(self.unit(lattice))[:, 0]
             # The outermost layer counts as outside: that caps what leaves the cube.
             border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
             flat[index] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
@@ -181,8 +183,8 @@ class Lattice:
     def tiles(self, blocks: Ints, exact: bool = False) -> NDArray[np.float32]:
         """(b, BLOCK + 1, BLOCK + 1, BLOCK + 1) values of the blocks with their upper faces.
 
-        Points without one are NaN where `exact`; else they take the value of the corner of a cube around them that the
-        surface does not pass, which has their sign.
+        Points without one are NaN where `exact`; else they take the value of a coarser lattice point beside them, from
+        which no surface parts them.
         """
         out = np.empty((len(blocks), *[BLOCK + 1] * 3), np.float32)
         for corner in CORNERS:
@@ -197,11 +199,9 @@ class Lattice:
     def polygonise(self, blocks: Ints) -> tuple[NDArray[np.float64], Ints]:
         """(v, 3) vertices in lattice coordinates, on the lattice's edges, and (f, 3) triangles of the blocks (b, 3)."""
         parts = [self._march(blocks[start : start + TILES]) for start in range(0, len(blocks), TILES)]
-        triangles = np.concatenate(parts) if parts else np.empty((0, 3, 3), np.int64)
-        # Two blocks make the same vertex on their common face; it is known by its edge's middle.
-        span = 2 * self.blocks * BLOCK + 1
-        keys, faces = np.unique(triangles @ (span ** np.arange(3)[::-1]), return_inverse=True)
-        middle = np.stack(np.unravel_index(keys, (span, span, span)), -1)
+        # Two blocks make the same vertex on their common face; it is known by its edge.
+        keys, faces = np.unique(np.concatenate(parts or [np.empty(0, np.int64)]), return_inverse=True)
+        middle = np.stack(np.unravel_index(keys, self._span()), -1)
 
         low, high = middle // 2, (middle + 1) // 2
         below, above = self._at(low), self._at(high)
@@ -213,7 +213,7 @@ class Lattice:
         return vertices, faces.reshape(-1, 3)
 
     def _march(self, blocks: Ints) -> Ints:
-        """(f, 3, 3) the middles of the edges (twice their lattice coordinates) that the blocks' triangles join."""
+        """(f, 3) the edges that the blocks' triangles join, each as one number: twice its middle, unrolled."""
         edge, side = BLOCK + 1, int(np.ceil(len(blocks) ** (1 / 3)))
         values = np.clip(self.tiles(blocks) / self.cell, -1, 1)
         # Marching cubes needs the signs and, for ambiguous faces, the sizes. Kept within one cell and off zero, they
@@ -230,7 +230,7 @@ class Lattice:
         cells = np.zeros(volume.shape, bool)
         cells[: len(blocks), 1:, 1:, 1:] = True
         if not (values < 0).any() or not (values > 0).any():
-            return np.empty((0, 3, 3), np.int64)
+            return np.empty((0, 3), np.int64)
         points, faces, _, _ = marching_cubes(
             stack(volume), 0.0, mask=stack(cells), gradient_direction="descent", allow_degenerate=True
         )
@@ -238,7 +238,10 @@ class Lattice:
         block = blocks[np.ravel_multi_index(tuple(tile.astype(np.int64).T), (side, side, side))]
         nearest = np.rint(local)
         middle = np.where(np.abs(local - nearest) > SNAP / 2, 2 * np.floor(local) + 1, 2 * nearest)
-        return (2 * BLOCK * block + middle.astype(np.int64))[faces]
+        return np.ravel_multi_index(tuple((2 * BLOCK * block + middle.astype(np.int64)).T), self._span())[faces]
+
+    def _span(self) -> tuple[int, int, int]:
+        return (2 * self.blocks * BLOCK + 1,) * 3
 
     def _at(self, lattice: Ints) -> NDArray[np.float32]:
         row = self.rows[tuple((lattice // BLOCK).T)]
@@ -252,24 +255,30 @@ class Lattice:
             inner = ((part > 1) & (part < self.resolution - 1)).all(1, keepdims=True)
             here = self.unit(part)
             free = torch.from_numpy(inner).to(here.device)
-            for longest in (0.5, 0.05):
-                error, gradient = self._jet(here)
-                step = -error * gradient / gradient.square().sum(-1, keepdim=True).clamp(min=1e-12)
-                shorten = (longest * self.cell / step.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
-                here = torch.where(free, here + step * shorten, here)
+            error, gradient = self._jet(here)
+            step = self._newton(error, gradient, longest=0.5) * free
+            here = here + step
+            # Most vertices were nearly there, and a second step would move them by less than rounding does.
+            again = torch.nonzero(step.norm(dim=-1) > 0.02 * self.cell)[:, 0]
+            error, gradient[again] = self._jet(here[again])
+            here[again] += self._newton(error, gradient[again], longest=0.05)
             points.append(here.cpu().numpy())
             normals.append(torch.nn.functional.normalize(gradient, dim=-1).cpu().numpy())
         return Mesh(np.concatenate(points), faces, np.concatenate(normals))
 
+    def _newton(self, error: Tensor, gradient: Tensor, longest: float) -> Tensor:
+        """(n, 3) steps along the gradient (n, 3) that undo the error (n, 1), at most `longest` cells."""
+        step = -error * gradient / gradient.square().sum(-1, keepdim=True).clamp(min=1e-12)
+        return step * (longest * self.cell / step.norm(dim=-1, keepdim=True).clamp(min=1e-30)).clamp(max=1)
+
     def _jet(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(n, 1) value - level and (n, 3) gradient at unit points (n, 3)."""
-        jets = [self.field.jet(part) for part in _chunks(points)]
-        return torch.cat([jet.value for jet in jets]) - self.level, torch.cat([jet.gradient[:, 0] for jet in jets])
-
-
-def _chunks(points: Tensor) -> tuple[Tensor, ...]:
-    # On a processor the activations should stay in its cache; a GPU wants much work at once.
-    return points.split(4096 if points.device.type == "cpu" else 1 << 18)
+        values, gradients = [], []
+        for part in chunks(points):
+            jet = self.field.jet(part)
+            values.append(jet.value)
+            gradients.append(jet.gradient[:, 0])
+        return torch.cat(values) - self.level, torch.cat(gradients)
 
 
 def _parts(rows: NDArray, size: int = TILES) -> list[NDArray]:
@@ -291,13 +300,13 @@ def _any_corner(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return points
 
 
-def _corners_of(cubes: NDArray[np.bool_], divide: int) -> NDArray[np.bool_]:
-    """(b, m, m, m) of cubes -> the lattice points that each true one holds when its edges are cut in `divide`."""
-    for axis in (1, 2, 3):
-        points = np.zeros([n * divide + 1 if a == axis else n for a, n in enumerate(cubes.shape)], bool)
-        for offset in range(divide + 1):
-            rows = [slice(None)] * 4
-            rows[axis] = slice(offset, offset + divide * (cubes.shape[axis] - 1) + 1, divide)
-            points[tuple(rows)] |= cubes
-        cubes = points
-    return cubes
+def _corners_of(cubes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(b, m, m, m) of cubes -> (b, m + 1, m + 1, m + 1): the lattice points that are corners of a true one."""
+    return _any_corner(np.pad(cubes, ((0, 0), (1, 1), (1, 1), (1, 1))))
+
+
+def _surroundings(points: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(b, m, m, m) of lattice points -> (b, 2 m - 1, ...) of one twice as fine: true ones with all beside them."""
+    fine = np.zeros((len(points), *(2 * m + 1 for m in points.shape[1:])), bool)
+    fine[:, 1::2, 1::2, 1::2] = points
+    return _any_corner(_any_corner(fine))

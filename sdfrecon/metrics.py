@@ -42,8 +42,12 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     Definitions after Seitz et al. 2006 (accuracy, completeness) and Knapitsch et al. 2017 (F-score); mean |cos| of
     normals after Mescheder et al. 2019. Raises InputError where either is empty.
     """
-    if not len(mesh.faces) or not (len(reference.faces) if isinstance(reference, Mesh) else len(reference)):
-        raise InputError("comparing needs at least one triangle in the mesh and something in the reference")
+    if isinstance(reference, PointCloud):
+        reference = reference.select(np.flatnonzero(np.isfinite(reference.points).all(axis=1)))
+    for what in (mesh, reference):
+        empty = not (what.areas.sum() > 0 if isinstance(what, Mesh) else len(what))
+        if empty or not 0 < what.diagonal < np.inf:
+            raise InputError("comparing needs a mesh with an area, and a reference that is one or has several points")
     rng = np.random.default_rng(seed)
     ours, our_normals = sample_surface(mesh, samples, rng)
     there, away_normals = (

@@ -68,9 +68,9 @@ class SurfaceConfig:
 def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:
     """The signed distance of an oriented cloud (unit coordinates), on the generator's device.
 
-    Beside the terms of Sitzmann et al. 2020 (section 4.2), two from the nearest oriented samples (`sign_and_reach`)
-    and HotSpot's heat energy keep zero levels away from where there are no data. They replace the paper's
-    exp(-100 |f|), which leaves phantom sheets there.
+    Beside the terms of Sitzmann et al. 2020 (section 4.2), those from the nearest oriented samples (`sign_and_reach`)
+    and HotSpot's heat energy keep zero levels away from where there are no data, and make the field a distance far
+    from them. They replace the paper's exp(-100 |f|), which leaves phantom sheets.
     """
     device = generator.device
     tree = cKDTree(cloud.points)
@@ -120,7 +120,7 @@ def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree) -> dict[str
     """What the nearest oriented samples say of points (n, 3): the side they are on, and how far the surface can be.
 
     sign: (n,) +1 outside, -1 inside: the sign of the inverse-distance mean of the signed distances to the tangent
-    planes of the 8 nearest samples (after Hoppe et al. 1992, section 3.3). reach: (n,) distance to the
+    planes of the 8 nearest samples (after Hoppe et al. 1992, section 3.4). reach: (n,) distance to the
     nearest sample, unit.
     """
     query = points.double().cpu().numpy()

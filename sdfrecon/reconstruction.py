@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -95,6 +96,8 @@ def reconstruct(
     """
     if isinstance(config, str):
         config = preset(config)
+    if not 0 <= config.seed < 1 << 63:
+        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {config.seed}")
     where = pick_device(device)
     cloud, notes = clean(cloud)
     for note in notes:
@@ -109,7 +112,7 @@ def reconstruct(
     checkpoint = None
     if run_dir is not None:
         make_folder(run_dir)
-        checkpoint = run_dir / checkpoint_name(about)
+        checkpoint = run_dir / checkpoint_name(about, where)
     fitted = Field(fit(problem, siren, config.fit, generator, checkpoint, progress), frame, about)
 
     mesh, finishing_notes = finish(fitted.mesh(config.resolution), cloud, config.trim)
@@ -134,7 +137,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[str, object]:
+def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[str, Any]:
     """What made a field, as plain JSON: the scan's name, size and hash, the configuration, and the versions."""
     digest = hashlib.sha256(cloud.points.tobytes())
     if cloud.normals is not None:
@@ -146,15 +149,15 @@ def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[st
     }
 
 
-def checkpoint_name(about: dict[str, object]) -> str:
+def checkpoint_name(about: dict[str, Any], device: torch.device) -> str:
     """A file name that only the same scan and the same fit share: what is decided after the fit does not count."""
-    config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}  # type: ignore[attr-defined]
-    key = json.dumps([about["scan"], config, __version__], sort_keys=True)
+    config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
+    key = json.dumps([about["scan"], config, about["versions"], device.type], sort_keys=True)
     return f"checkpoint-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
 
 
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
-    """How long a step of the fit takes on a device: the mean of a few, on an empty cloud of the same cost."""
+    """How long a step of the fit takes on a device: the mean of a few, on a small cloud: the points do not matter."""
     generator = torch.Generator(where).manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(1000, 3, generator=generator, device=where), dim=-1) / 2
     cloud = PointCloud(points.cpu().numpy(), 2 * points.cpu().numpy())

@@ -32,6 +32,14 @@ class SirenConfig:
             raise ValueError(f"a SIREN needs width >= 1 and hidden_layers >= 0; got {self.width}, {self.hidden_layers}")
 
 
+def chunks(points: Tensor) -> tuple[Tensor, ...]:
+    """Points (n, d) in parts to evaluate one after the other.
+
+    On a processor a part's activations should stay in its cache; a GPU wants much work at once.
+    """
+    return points.split(4096 if points.device.type == "cpu" else 1 << 18)
+
+
 class _SinCos(torch.autograd.Function):
     """(sin z, cos z): each is the other's derivative up to sign, so the backward pass needs no further sine."""
 
@@ -76,12 +84,15 @@ class Siren(nn.Module):
         return [(w * o, b * o) for w, b, o in zip(self.weights, self.biases, [*self.omegas, 1.0], strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in_dim) -> (n, out_dim), the value alone."""
+        """(n, in_dim) -> (n, out_dim), the value alone. Without gradients, memory does not grow with n."""
         *sines, (weight, bias) = self._scaled()
-        for w, b in sines:
-            z = F.linear(x, w, b)
-            x = torch.sin(z) if torch.is_grad_enabled() else z.sin_()
-        return F.linear(x, weight, bias)
+        train, parts = torch.is_grad_enabled(), []
+        for part in [x] if train else chunks(x):
+            for w, b in sines:
+                z = F.linear(part, w, b)
+                part = torch.sin(z) if train else z.sin_()
+            parts.append(F.linear(part, weight, bias))
+        return torch.cat(parts)
 
     def jet(self, x: Tensor) -> Jet:
         """Value, gradient and Laplacian at x (n, in_dim), as forward operations that one backward pass can train.

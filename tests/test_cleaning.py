@@ -75,8 +75,10 @@ def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -
     assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
 
 
-def test_a_viewpoint_decides_the_side() -> None:
+def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
     grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0), [0.0]), -1).reshape(-1, 3)
+    with pytest.raises(InputError, match="flat, which has no outside: pass --viewpoint"):
+        estimate_normals(PointCloud(grid))
     for height in (30.0, -30.0):
         estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
         np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)

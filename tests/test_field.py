@@ -76,6 +76,12 @@ def test_points_must_be_rows_of_three() -> None:
     assert len(FIELD.distance(np.empty((0, 3)))) == 0
 
 
-def test_the_network_stays_as_it_is() -> None:
-    assert FIELD.on(torch.device("cpu")).device == torch.device("cpu")
-    assert all(p.grad is None for p in FIELD.siren.parameters())
+def test_another_device_gets_a_copy() -> None:
+    field = Field(Siren(3, 1), Frame((0.0, 0.0, 0.0), 1.0))
+    assert field.on(torch.device("meta")).device.type == "meta"
+    assert field.device.type == "cpu"
+
+
+def test_levels_are_finite() -> None:
+    with pytest.raises(InputError, match="must be a finite distance; got inf"):
+        FIELD.mesh(32, np.inf)

@@ -93,6 +93,21 @@ def test_text_columns_are_told_apart(
     same(files.read_cloud(tmp_path / name), normals, colors)
 
 
+@pytest.mark.parametrize(
+    ("extra", "normals", "colors"),
+    [
+        ([NORMALS, np.arange(40)[:, None]], True, False),
+        ([np.linspace(0, 1, 40)[:, None], NORMALS], True, False),
+        ([COLORS, np.full((40, 1), 0.5)], False, True),
+        ([COLORS / 255], False, True),
+        ([NORMALS, COLORS, np.full((40, 2), -7.5)], True, True),
+    ],
+)
+def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
+    np.save(tmp_path / "scan.npy", np.hstack([POINTS, *extra]))
+    same(files.read_cloud(tmp_path / "scan.npy"), normals, colors)
+
+
 def test_pts_has_an_intensity_between_points_and_colours(tmp_path: Path) -> None:
     table = np.hstack([POINTS, np.full((40, 1), -1200), COLORS])
     np.savetxt(tmp_path / "scan.pts", table, fmt="%.6f", header="40", comments="")
@@ -130,8 +145,9 @@ def test_meshes_come_back(tmp_path: Path, suffix: str) -> None:
     files.write_mesh(path, PAINTED)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     back = files.read_mesh(path)
-    if suffix == ".stl":  # has no shared vertices, normals or colours of its own
+    if suffix == ".stl":  # repeats its vertices, without normals and colours
         np.testing.assert_allclose(back.vertices[back.faces], BALL.vertices[BALL.faces], atol=1e-6)
+        assert back.is_watertight
         return
     np.testing.assert_allclose(back.vertices, BALL.vertices, atol=1e-6)
     np.testing.assert_array_equal(back.faces, BALL.faces)
@@ -151,6 +167,12 @@ def test_meshes_keep_their_digits_at_any_size_and_place(
     files.write_mesh(tmp_path / f"mesh{suffix}", mesh)
     back = files.read_mesh(tmp_path / f"mesh{suffix}")
     np.testing.assert_allclose(back.vertices, mesh.vertices, rtol=0, atol=max(1e-6 * scale, 2 * np.spacing(place)))
+
+
+def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="single precision is too coarse this far from the origin: write .ply"):
+        files.write_mesh(tmp_path / "mesh.stl", replace(BALL, vertices=BALL.vertices + 5e6))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mesh_given_as_a_scan_is_its_vertices(tmp_path: Path) -> None:

@@ -53,6 +53,13 @@ def test_pieces_without_data_go(center: tuple[float, float, float], radius: floa
     np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
 
 
+def test_a_bubble_that_catches_a_few_noisy_points_goes() -> None:
+    noise = np.array([[0.85, 0, 0.1], [0.85, 0.1, 0], [0.75, 0, 0]])
+    cloud = PointCloud(np.concatenate([seen(1.0).points, noise]))
+    mesh, _ = finish(with_piece((0.85, 0, 0.0), 0.1), cloud)
+    np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
+
+
 def test_pieces_with_data_stay() -> None:
     both = seen(1.0)
     ball = PointCloud(both.points[:200] / 6 + [0.8, 0, 0], both.normals[:200])  # type: ignore[index]

@@ -18,6 +18,12 @@ def test_shapes_are_checked_by_name() -> None:
         Mesh(np.zeros((3, 3)), np.array([[0, 1, 3]]))
 
 
+@pytest.mark.parametrize("colors", [np.full((4, 3), 0.5), np.full((4, 3), 256), np.full((4, 3), -1)])
+def test_colours_are_bytes(colors: np.ndarray) -> None:
+    with pytest.raises(InputError, match="colors must be whole numbers from 0 to 255"):
+        PointCloud(np.zeros((4, 3)), colors=colors)
+
+
 def test_a_tetrahedron_is_closed_outward_and_has_its_volume() -> None:
     assert TETRAHEDRON.is_watertight
     assert TETRAHEDRON.volume == pytest.approx(1 / 6)
@@ -51,7 +57,7 @@ def test_components_are_what_shares_vertices_and_can_be_kept_alone() -> None:
 
 
 def test_selecting_points_takes_their_normals_and_colours() -> None:
-    cloud = PointCloud(np.eye(3), -np.eye(3), np.eye(3) * 255).select(np.array([2, 0]))
+    cloud = PointCloud(np.eye(3), -np.eye(3), np.eye(3, dtype=int) * 255).select(np.array([2, 0]))
     np.testing.assert_array_equal(cloud.points, np.eye(3)[[2, 0]])
     np.testing.assert_array_equal(cloud.normals, -np.eye(3)[[2, 0]])
     np.testing.assert_array_equal(cloud.colors, np.eye(3)[[2, 0]] * 255)

@@ -91,8 +91,10 @@ def test_sparse_and_dense_agree_triangle_for_triangle(field: meshing.ScalarField
     every = np.argwhere(np.ones([dense.blocks] * 3, bool))
     dense.grow(every, np.full(len(every), np.inf))
     assert np.isfinite(dense.values[dense.rows[:-1, :-1, :-1].ravel()]).all(), "dense means every lattice point"
-    for a, b in zip(triangles(sparse, sparse.grow(*sparse.candidates())), triangles(dense, every), strict=True):
-        np.testing.assert_array_equal(a, b)
+    ours, all_of_them = triangles(sparse, sparse.grow(*sparse.candidates())), triangles(dense, every)
+    np.testing.assert_array_equal(ours[1], all_of_them[1])
+    # A matrix product rounds a row by where in the batch it stands.
+    np.testing.assert_allclose(ours[0], all_of_them[0], rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -113,7 +115,12 @@ def test_any_network_gives_a_closed_mesh_without_degenerate_triangles(seed: int)
     mesh = extract_mesh(Network(seed), 40)
     assert mesh.is_watertight
     assert mesh.areas.min() > 0
-    assert mesh.volume > 0 or mesh.components().max() > 0
+    with torch.no_grad():
+        outwards = mesh.face_normals / np.linalg.norm(mesh.face_normals, axis=1, keepdims=True)
+        middle = torch.tensor(mesh.vertices[mesh.faces].mean(axis=1), dtype=torch.float32)
+        slope = Network(seed).jet(middle).gradient[:, 0].numpy()
+    inner = (middle.abs().max(dim=1).values < 0.9).numpy()
+    assert ((outwards * slope).sum(axis=1) > 0)[inner].mean() > 0.99, "triangles look towards larger values"
 
 
 def test_vertices_of_a_network_lie_on_its_level() -> None:

@@ -78,5 +78,9 @@ def test_rays_hit_the_first_triangle_or_none() -> None:
 
 
 def test_nothing_cannot_be_compared() -> None:
-    with pytest.raises(InputError, match="at least one triangle"):
+    with pytest.raises(InputError, match="a mesh with an area"):
         compare(Mesh(np.zeros((3, 3)), np.empty((0, 3))), SQUARE)
+    with pytest.raises(InputError, match="several points"):
+        compare(SQUARE, PointCloud(np.full((5, 3), np.nan)))
+    gaps = PointCloud(np.concatenate([SQUARE.vertices, np.full((5, 3), np.nan)]))
+    assert compare(SQUARE, gaps).completeness == pytest.approx(0, abs=1e-7)
