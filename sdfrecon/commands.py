@@ -60,7 +60,7 @@ def reconstruct(command: Reconstruct) -> None:
     say(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
     say(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
     share = error.mean() / used.diagonal
-    say(f"the surface passes the points at {error.mean():.4g} on average ({share:.3%} of the scan's size)")
+    say(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
 
 
 def mesh(command: MeshCommand) -> None:
