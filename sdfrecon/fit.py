@@ -22,7 +22,7 @@ from sdfrecon.problems import Problem
 from sdfrecon.siren import Siren
 
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-1"
-CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
