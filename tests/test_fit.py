@@ -73,7 +73,7 @@ def test_training_100_is_training_50_and_resuming_50(
 def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
     config, checkpoint = FitConfig(200), tmp_path / "checkpoint.safetensors"
     whole = fit(PROBLEM, network(), config, generator())
-    steps = 0
+    before, steps = signal.getsignal(signal.SIGINT), 0
 
     def press_at_30(known: Attributes, jet: Jet) -> Tensor:
         nonlocal steps
@@ -92,7 +92,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
         )
     assert stopped.value.step == 30, "the step that was under way is finished"
     assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_loss_is_the_weighted_sum_of_the_means_over_each_domain() -> None:
