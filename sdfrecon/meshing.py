@@ -198,9 +198,15 @@ class Lattice:
 
     def polygonise(self, blocks: Ints) -> tuple[NDArray[np.float64], Ints]:
         """(v, 3) vertices in lattice coordinates, on the lattice's edges, and (f, 3) triangles of the blocks (b, 3)."""
-        parts = [self._march(blocks[start : start + TILES]) for start in range(0, len(blocks), TILES)]
-        # Two blocks make the same vertex on their common face; it is known by its edge.
-        keys, faces = np.unique(np.concatenate(parts or [np.empty(0, np.int64)]), return_inverse=True)
+        found, triangles, count = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)], 0
+        for part in _parts(blocks):
+            edges, faces = self._march(part)
+            found.append(edges)
+            triangles.append(faces + count)
+            count += len(edges)
+        # Two parts make the same vertex on their common face; it is known by its edge.
+        keys, vertex = np.unique(np.concatenate(found), return_inverse=True)
+        faces = vertex[np.concatenate(triangles)]
         middle = np.stack(np.unravel_index(keys, self._span()), -1)
 
         low, high = middle // 2, (middle + 1) // 2
@@ -210,12 +216,20 @@ class Lattice:
         # A vertex inside a cell (Lewiner's case 13 and others) has no edge: it starts from the cell's middle.
         along = np.where((middle % 2).sum(1) == 1, along, 0.5)
         vertices = low + np.clip(along, SNAP, 1 - SNAP)[:, None] * (high - low)
-        return vertices, faces.reshape(-1, 3)
+        return vertices, faces
 
-    def _march(self, blocks: Ints) -> Ints:
-        """(f, 3) the edges that the blocks' triangles join, each as one number: twice its middle, unrolled."""
+    def _march(self, blocks: Ints) -> tuple[Ints, Ints]:
+        """(e,) the edges that the surface cuts in these blocks, each as one number, and (f, 3) triangles over them.
+
+        An edge's number is twice its middle in lattice coordinates, unrolled.
+        """
+        tiles = self.tiles(blocks)
+        inside = (tiles < 0).reshape(len(blocks), -1)
+        crossed = inside.any(axis=1) & ~inside.all(axis=1)
+        if not crossed.any():
+            return np.empty(0, np.int64), np.empty((0, 3), np.int64)
+        blocks, values = blocks[crossed], np.clip(tiles[crossed] / self.cell, -1, 1)
         edge, side = BLOCK + 1, int(np.ceil(len(blocks) ** (1 / 3)))
-        values = np.clip(self.tiles(blocks) / self.cell, -1, 1)
         # Marching cubes needs the signs and, for ambiguous faces, the sizes. Kept within one cell and off zero, they
         # put every vertex well inside its edge, where it can be told from the lattice points.
         values = np.where(values < 0, np.minimum(values, -2 * SNAP), np.maximum(values, 2 * SNAP))
@@ -229,8 +243,6 @@ class Lattice:
         # scikit-image runs the cell below each true lattice point: none between two tiles.
         cells = np.zeros(volume.shape, bool)
         cells[: len(blocks), 1:, 1:, 1:] = True
-        if not (values < 0).any() or not (values > 0).any():
-            return np.empty((0, 3), np.int64)
         points, faces, _, _ = marching_cubes(
             stack(volume), 0.0, mask=stack(cells), gradient_direction="descent", allow_degenerate=True
         )
@@ -238,7 +250,7 @@ class Lattice:
         block = blocks[np.ravel_multi_index(tuple(tile.astype(np.int64).T), (side, side, side))]
         nearest = np.rint(local)
         middle = np.where(np.abs(local - nearest) > SNAP / 2, 2 * np.floor(local) + 1, 2 * nearest)
-        return np.ravel_multi_index(tuple((2 * BLOCK * block + middle.astype(np.int64)).T), self._span())[faces]
+        return np.ravel_multi_index(tuple((2 * BLOCK * block + middle.astype(np.int64)).T), self._span()), faces
 
     def _span(self) -> tuple[int, int, int]:
         return (2 * self.blocks * BLOCK + 1,) * 3

@@ -135,7 +135,7 @@ def test_killed_and_started_again_the_mesh_is_the_same_byte_for_byte(tmp_path: P
             if now and now[0].exists() and now[0].stat().st_mtime_ns > first:
                 break
             time.sleep(0.002)
-        time.sleep(0.3)
+        time.sleep(0.1)
         os.kill(process.pid, kill)
         _, err = process.communicate()
         if kill == signal.SIGINT:
