@@ -37,7 +37,7 @@ def chunks(points: Tensor) -> tuple[Tensor, ...]:
 
     On a processor a part's activations should stay in its cache; a GPU wants much work at once.
     """
-    return points.split(4096 if points.device.type == "cpu" else 1 << 18)
+    return points.split(2048 if points.device.type == "cpu" else 1 << 18)
 
 
 class _SinCos(torch.autograd.Function):
