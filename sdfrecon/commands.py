@@ -222,6 +222,8 @@ def _mesh_or_cloud(path: Path) -> Mesh | PointCloud:
 
 def _check_places(inputs: list[Path], outputs: list[Path]) -> None:
     """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
+    from sdfrecon.files import check_place
+
     for path in inputs:
         if not path.exists():
             raise InputError(f"no such file: {path}: check the name")
@@ -229,8 +231,7 @@ def _check_places(inputs: list[Path], outputs: list[Path]) -> None:
     for path in outputs:
         if path.resolve() in taken:
             raise InputError(f"{path} would be overwritten: choose another output")
-        if not path.resolve().parent.is_dir():
-            raise InputError(f"cannot write {path}: no such directory: create {path.resolve().parent} first")
+        check_place(path)
         taken.add(path.resolve())
 
 

@@ -164,6 +164,11 @@ def check_mesh_ending(path: Path) -> None:
     """Raises InputError where no mesh can be written under this name: asked before the work, not after it."""
     if path.suffix.lower() not in MESH_WRITERS:
         raise InputError(f"unknown ending of {path}: a mesh is written as one of {' '.join(MESH_WRITERS)}")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raises InputError where no file can be written for want of a folder, or because one has the name."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
     if not path.absolute().parent.is_dir():
@@ -223,11 +228,7 @@ def load_field(path: str | Path) -> Any:
         )
     with _reading(path, "field"):
         size = dict(about["siren"])
-        expected = {
-            "weights": size["width"] ** 2 * size["hidden_layers"],
-            "held": sum(t.numel() for t in tensors.values()),
-        }
-        if expected["weights"] > expected["held"]:
+        if size["width"] ** 2 * size["hidden_layers"] > sum(tensor.numel() for tensor in tensors.values()):
             raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
         siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
         siren.load_state_dict(tensors)

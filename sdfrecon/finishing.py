@@ -28,10 +28,13 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
 
     limit = open_distance(cloud, tree) if trim is None else trim
-    away = tree.query(mesh.vertices, distance_upper_bound=limit, workers=-1)[0] if limit else np.zeros(1)
-    far = ~np.isfinite(away)[mesh.faces].all(axis=1) if limit else np.zeros(len(mesh.faces), bool)
+    far = np.zeros(len(mesh.faces), bool)
+    if limit:
+        away, _ = tree.query(mesh.vertices, distance_upper_bound=limit, workers=-1)
+        far = ~np.isfinite(away)[mesh.faces].all(axis=1)
     if trim is None:
-        share = mesh.areas[kept & far].sum() / mesh.areas[kept].sum()
+        areas = mesh.areas
+        share = areas[kept & far].sum() / areas[kept].sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
             notes.append(f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point")

@@ -21,7 +21,7 @@ from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.problems import SurfaceConfig, paper_surface, surface
+from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.siren import Siren, SirenConfig
 
 
@@ -106,8 +106,7 @@ def reconstruct(
 
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
-    unit = frame.to_unit(cloud)
-    problem = paper_surface(unit, generator) if config.surface is None else surface(unit, config.surface, generator)
+    problem = _problem(frame.to_unit(cloud), config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     checkpoint = None
     if run_dir is not None:
@@ -119,6 +118,10 @@ def reconstruct(
     for note in finishing_notes:
         tell(note)
     return Reconstruction(mesh, fitted, cloud, notes + finishing_notes)
+
+
+def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:
+    return paper_surface(unit, generator) if config is None else surface(unit, config, generator)
 
 
 def preset(name: str) -> ReconstructConfig:
@@ -161,11 +164,7 @@ def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
     generator = torch.Generator(where).manual_seed(0)
     points = torch.nn.functional.normalize(torch.randn(1000, 3, generator=generator, device=where), dim=-1) / 2
     cloud = PointCloud(points.cpu().numpy(), 2 * points.cpu().numpy())
-    problem = (
-        paper_surface(cloud, generator)
-        if config.surface is None
-        else surface(cloud, replace(config.surface, pool=1000), generator)
-    )
+    problem = _problem(cloud, config.surface and replace(config.surface, pool=1000), generator)
     siren = Siren(3, 1, config.siren, generator)
     few = replace(config.fit, steps=3)
     fit(problem, siren, few, generator)
