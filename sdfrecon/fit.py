@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 from sdfrecon.files import read_tensors, write_tensors
 from sdfrecon.geometry import InputError
+from sdfrecon.jet import Jet
 from sdfrecon.problems import Problem
 from sdfrecon.siren import Siren
+from sdfrecon.tape import Tape
 
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-1"
 CHECKPOINT_SECONDS = 2.0
@@ -75,7 +77,7 @@ def fit(
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when the loss is lost.
     """
-    optimisers = _optimisers(field, config)
+    optimisers, tape = _optimisers(field, config), Tape(field)
     start = 0
     if checkpoint is not None and checkpoint.exists():
         start = _restore(checkpoint, field, optimisers, generator)
@@ -89,8 +91,9 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate * config.rate(step)
                 optimiser.zero_grad()
-            loss, count = constraint_sum(problem, field, generator, step / config.steps)
+            loss, count = constraint_sum(problem, tape.jet, generator, step / config.steps)
             loss.backward()
+            tape.backward()
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
             for optimiser, _ in optimisers:
@@ -111,14 +114,16 @@ def fit(
     return field
 
 
-def constraint_sum(problem: Problem, field: Siren, generator: torch.Generator, progress: float) -> tuple[Tensor, int]:
+def constraint_sum(
+    problem: Problem, jet_at: Callable[[Tensor], Jet], generator: torch.Generator, progress: float
+) -> tuple[Tensor, int]:
     """The loss at `progress` (0 to 1) of the fit, and how many points it was taken at.
 
     L = sum over constraints of weight * mean over the domain's samples of the residual (Sitzmann et al. 2020, eq. 4).
     All domains go through the network as one batch.
     """
     samples = {name: domain.sample(generator) for name, domain in problem.domains.items()}
-    jet = field.jet(torch.cat([points for points, _ in samples.values()]))
+    jet = jet_at(torch.cat([points for points, _ in samples.values()]))
     rows, count = {}, 0
     for name, (points, _) in samples.items():
         rows[name] = jet[count : count + len(points)]

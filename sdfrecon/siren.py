@@ -79,13 +79,13 @@ class Siren(nn.Module):
             self.weights.append(nn.Parameter((draw[:, :-1] * bound).contiguous()))
             self.biases.append(nn.Parameter(draw[:, -1] / math.sqrt(fan_in)))
 
-    def _scaled(self) -> list[tuple[Tensor, Tensor]]:
-        # omega (W x + b) = (omega W) x + omega b: scaling the weights is cheaper than scaling n activations.
+    def scaled(self) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's weights and bias, times its omega: cheaper than scaling n activations."""
         return [(w * o, b * o) for w, b, o in zip(self.weights, self.biases, [*self.omegas, 1.0], strict=True)]
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_dim) -> (n, out_dim), the value alone. Without gradients, memory does not grow with n."""
-        *sines, (weight, bias) = self._scaled()
+        *sines, (weight, bias) = self.scaled()
         train, parts = torch.is_grad_enabled(), []
         for part in [x] if train else chunks(x):
             for w, b in sines:
@@ -101,7 +101,7 @@ class Siren(nn.Module):
         A_L = W_L, A_{l-1} = (A_l cos z_l) W_l (the paper's observation that a SIREN's derivative is a SIREN,
         section 3.1). The Laplacian carries first and second derivatives forward.
         """
-        scaled = self._scaled()
+        scaled = self.scaled()
         *sines, (weight, bias) = scaled
         activation, waves = x, []
         for w, b in sines:

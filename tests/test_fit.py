@@ -103,7 +103,7 @@ def test_the_loss_is_the_weighted_sum_of_the_means_over_each_domain() -> None:
         {"few": Box(2, 3), "many": Box(2, 300)},
         [Constraint("a", "few", 2.0, ones), Constraint("b", "many", 5.0, ones)],
     )
-    loss, count = constraint_sum(problem, network(), generator(), 0.0)
+    loss, count = constraint_sum(problem, network().jet, generator(), 0.0)
     assert loss.item() == 7
     assert count == 303
 

@@ -39,7 +39,7 @@ def test_the_papers_loss_is_its_formula() -> None:
     # Sitzmann et al. 2020, eq. 6 with the weights of the code, over one batch of which half lies on the surface.
     problem = paper_surface(BALL, torch.Generator().manual_seed(0))
     net = Siren(3, 1, SirenConfig(16, 1), torch.Generator().manual_seed(0))
-    loss, count = constraint_sum(problem, net, torch.Generator().manual_seed(5), 0.0)
+    loss, count = constraint_sum(problem, net.jet, torch.Generator().manual_seed(5), 0.0)
 
     generator = torch.Generator().manual_seed(5)
     on, known = problem.domains["surface"].sample(generator)

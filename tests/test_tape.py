@@ -1,0 +1,52 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdfrecon.jet import Jet
+from sdfrecon.siren import Siren, SirenConfig
+from sdfrecon.tape import Tape
+
+LOSSES: dict[str, Callable[[Jet], Tensor]] = {
+    "value": lambda jet: jet.value.square().mean(),
+    "gradient": lambda jet: (jet.gradient.norm(dim=-1) - 1).square().mean(),
+    "both": lambda jet: jet.value.sin().mean() + (jet.gradient**3).mean(),
+    "parts": lambda jet: jet[:5].value.sum() + jet[3:9].gradient[..., 0].square().sum(),
+    "laplacian": lambda jet: jet.laplacian.square().mean() + jet.gradient.square().mean() + jet.value.sum(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(("d", "c", "hidden"), [(3, 1, 3), (2, 3, 1), (3, 2, 0)])
+def test_a_tape_leads_a_loss_back_as_autograd_does(loss: Callable[[Jet], Tensor], d: int, c: int, hidden: int) -> None:
+    net = Siren(d, c, SirenConfig(16, hidden, 3.0, 2.0), torch.Generator().manual_seed(0)).double()
+    points = torch.rand(20, d, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    loss(net.jet(points)).backward()
+    expected = [p.grad for p in net.parameters()]
+
+    net.zero_grad()
+    tape = Tape(net)
+    for batch in (torch.rand(7, d).double(), points):  # buffers are made anew for another batch, and used again
+        net.zero_grad()
+        jet = tape.jet(batch)
+        if batch is points:
+            result = loss(jet)
+            result.backward()
+            tape.backward()
+    for p, grad in zip(net.parameters(), expected, strict=True):
+        grad = torch.zeros_like(p) if grad is None else grad
+        torch.testing.assert_close(p.grad, grad)
+
+
+def test_a_second_loss_adds_to_the_first() -> None:
+    net, points = Siren(3, 1, SirenConfig(16, 2), torch.Generator().manual_seed(0)), torch.rand(20, 3)
+    tape = Tape(net)
+    for _ in range(2):
+        tape.jet(points).value.sum().backward()
+        tape.backward()
+    twice = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    net.zero_grad()
+    (2 * net.jet(points).value.sum()).backward()
+    for p, grad in zip(net.parameters(), twice, strict=True):
+        torch.testing.assert_close(grad, p.grad)
