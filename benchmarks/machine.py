@@ -3,30 +3,43 @@
 import os
 import platform
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LAUNCHER = """
+import os, sys, time
+start, pid = time.perf_counter(), os.fork()
+if not pid:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+    os.execv(sys.argv[1], sys.argv[1:])
+_, status, usage = os.wait4(pid, 0)
+print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss)
+"""
 SHARED = Path(os.environ.get("SDFRECON_DATA", ROOT.parent / "shared" / "data"))
 
 
 def heading(command: str) -> str:
     """Two lines of Markdown: the command, the machine, the commit."""
-    git = ["git", "-C", str(ROOT)]
-    commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    if subprocess.run([*git, "status", "--porcelain", "sdfrecon"], capture_output=True, text=True).stdout:
-        commit += " with changes"
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
-    return f"`{command}`\n{len(models)} x {models[0]}, Python {platform.python_version()}, commit {commit}\n"
+    return f"`{command}`\n{len(models)} x {models[0]}, Python {platform.python_version()}, commit {commit()}\n"
+
+
+def commit() -> str:
+    """The project's commit, and whether the package differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain", "sdfrecon"], capture_output=True, text=True).stdout
+    return f"{head} with changes" if changed else head
 
 
 def timed(command: list[str]) -> tuple[float, float]:
     """Runs a command to its end: (wall seconds, peak resident memory in GB). Its output is dropped, its failure not."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e9
+    # Linux counts for a child the memory of the process that it was forked from: a small one in between has little.
+    done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *command], capture_output=True, text=True, check=True)
+    status, seconds, kilobytes = done.stdout.split()
+    if int(status):
+        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    return float(seconds), float(kilobytes) * 1024 / 1e9

@@ -77,7 +77,7 @@ def fit(
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when the loss is lost.
     """
-    optimisers, tape = _optimisers(field, config), Tape(field)
+    optimisers, tape = make_optimisers(field, config), Tape(field)
     start = 0
     if checkpoint is not None and checkpoint.exists():
         start = _restore(checkpoint, field, optimisers, generator)
@@ -134,7 +134,7 @@ def constraint_sum(
     return loss, count
 
 
-def _optimisers(field: Siren, config: FitConfig) -> list[tuple[torch.optim.Optimizer, float]]:
+def make_optimisers(field: Siren, config: FitConfig) -> list[tuple[torch.optim.Optimizer, float]]:
     hidden = list(field.weights)[1:-1]
     if config.muon_learning_rate is None or not hidden:
         return [(torch.optim.Adam(field.parameters(), config.learning_rate), config.learning_rate)]

@@ -99,7 +99,9 @@ def nearest(points: Floats, target: Mesh | PointCloud) -> tuple[Floats, Floats |
     center, scale = target.vertices.mean(axis=0), target.diagonal
     hit = _scene(target, center, scale).compute_closest_points(((points - center) / scale).astype(np.float32))
     gap = (points - center) / scale - hit["points"].numpy()
-    return np.linalg.norm(gap, axis=1) * scale, _unit(hit["primitive_normals"].numpy().astype(np.float64))
+    return np.linalg.norm(gap, axis=1) * scale, _unit(
+        np.nan_to_num(hit["primitive_normals"].numpy().astype(np.float64))
+    )
 
 
 def first_hits(mesh: Mesh, origins: Floats, directions: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,14 +79,24 @@ class Scanner:
     pixels: int = 150
     noise: float = 0.001
 
-    def scan(self, cast: Cast, low: Floats, high: Floats, rng: np.random.Generator) -> PointCloud:
-        """A cloud of what the cameras see of an object that fills the box from `low` (3,) to `high` (3,), world units.
+    def scan(
+        self, cast: Cast, low: Floats, high: Floats, rng: np.random.Generator, views: Floats | None = None
+    ) -> PointCloud:
+        """What all cameras see, as one cloud; see `images`."""
+        images = list(self.images(cast, low, high, rng, views))
+        normals = [image.normals for image in images if image.normals is not None]
+        return PointCloud(np.concatenate([image.points for image in images]), np.concatenate(normals))
+
+    def images(
+        self, cast: Cast, low: Floats, high: Floats, rng: np.random.Generator, views: Floats | None = None
+    ) -> Iterator[PointCloud]:
+        """What each camera sees of an object that fills the box from `low` (3,) to `high` (3,), world units.
 
         Rays are blocked by the object itself, so that what no camera sees stays empty. Normals are the surface's.
+        views: (n, 3) unit directions from the object to the cameras, instead of `cameras` evenly spread ones.
         """
         center, diagonal = (low + high) / 2, float(np.linalg.norm(high - low))
-        points, normals = [], []
-        for view in evenly_spread(self.cameras) @ random_rotation(rng):
+        for view in evenly_spread(self.cameras) @ random_rotation(rng) if views is None else views:
             right = np.cross(view, np.eye(3)[np.argmin(np.abs(view))])
             right /= np.linalg.norm(right)
             up = np.cross(right, view)
@@ -99,9 +109,7 @@ class Scanner:
             t, n = cast(origins, directions)
             hit = np.isfinite(t)
             t = t[hit] + rng.normal(0, self.noise * diagonal, hit.sum())
-            points.append(origins[hit] + t[:, None] * directions[hit])
-            normals.append(n[hit])
-        return PointCloud(np.concatenate(points), np.concatenate(normals))
+            yield PointCloud(origins[hit] + t[:, None] * directions[hit], n[hit])
 
 
 def evenly_spread(count: int) -> Floats:

@@ -1,0 +1,245 @@
+"""Where the time goes: `python benchmarks/speed.py [step] [meshing] [command]`.
+
+step: a whole training step, ours against the same with double backward, and as a share of what this machine's matrix
+products reach. meshing: extraction alone, to 2048 cells. command: from file to file, stage by stage, against Poisson.
+Every figure comes from a process of its own; those to be compared take turns.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import cases
+import numpy as np
+import torch
+import tyro
+from machine import ROOT, heading, timed
+from tyro.conf import Positional
+
+from sdfrecon import reconstruction
+from sdfrecon.field import Field
+from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
+from sdfrecon.fit import FitConfig, constraint_sum, make_optimisers
+from sdfrecon.geometry import PointCloud
+from sdfrecon.jet import Jet
+from sdfrecon.problems import SurfaceConfig, surface
+from sdfrecon.shapes import evenly_spread
+from sdfrecon.siren import Siren, SirenConfig
+from sdfrecon.tape import Tape
+
+Part = Literal["step", "meshing", "command"]
+POINTS = 4096
+
+
+@dataclasses.dataclass
+class Args:
+    """Measures the training step, the extraction and the whole command."""
+
+    parts: Positional[tuple[Part, ...]] = ("step", "meshing", "command")
+    """What to measure."""
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
+    """Of the networks whose step is measured."""
+    resolutions: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    """Cells along the box."""
+    presets: tuple[str, ...] = ("draft", "standard")
+    """Whose whole command is measured."""
+    shape: str = "lord_quas"
+    """Whose scans the whole command is measured on."""
+    device: str = "cpu"
+    """Of the step: cpu or cuda."""
+    child: tuple[str, ...] = ()
+    """Measure this one thing here, in this process, and print it as JSON."""
+
+
+def main(args: Args) -> None:
+    if args.child:
+        kind, *rest = args.child
+        measures: dict[str, Callable[..., dict[str, float]]] = {"step": one_step, "mesh": one_mesh, "stages": stages}
+        print(json.dumps(measures[kind](*rest)))
+        return
+    print(heading(f"python benchmarks/speed.py {' '.join(sys.argv[1:])}".strip()))
+    for part in args.parts:
+        {"step": step_table, "meshing": meshing_table, "command": command_table}[part](args)
+
+
+def child(*what: object) -> Any:
+    """What this file prints when it measures one thing."""
+    command = [sys.executable, __file__, "--child", *map(str, what)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def step_table(args: Args) -> None:
+    """A step of the surface problem: sampling, loss, derivatives, Muon and Adam."""
+    peak = matrix_peak(torch.device(args.device))
+    print(f"A step at {POINTS} points, 1 + 3 sine layers, on {args.device}. Float32 products of 2048 x 2048 reach")
+    print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.\n")
+    print(
+        "| width | ours, ms | k points/s | share | double backward, ms | times ours | ours, MB | double backward, MB |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for width in args.widths:
+        runs = [[child("step", how, width, args.device) for how in ("tape", "double")] for _ in range(3)]
+        ours, double = (min(run[i]["seconds"] for run in runs) for i in (0, 1))
+        memory = [runs[0][i]["megabytes"] for i in (0, 1)]
+        share = 12 * POINTS * (3 * width**2 + 4 * width) / ours / peak
+        print(
+            f"| {width} | {ours * 1e3:.1f} | {POINTS / ours / 1e3:.0f} | {share:.0%} | {double * 1e3:.1f} "
+            f"| {double / ours:.2f} | {memory[0]:.0f} | {memory[1]:.0f} |",
+            flush=True,
+        )
+
+
+def matrix_peak(device: torch.device) -> float:
+    """Floating-point operations a second in a large matrix product."""
+    a = torch.randn(2048, 2048, device=device)
+    out = torch.empty_like(a)
+    return 2 * 2048**3 / repeated(lambda: torch.mm(a, a, out=out), device)
+
+
+def repeated(action: Callable[[], object], device: torch.device, seconds: float = 1.5) -> float:
+    """Seconds that the action takes: the least of five means."""
+    means = []
+    for _ in range(5):
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < seconds / 5 or count < 2:
+            action()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            count += 1
+        means.append((time.perf_counter() - start) / count)
+    return min(means)
+
+
+def one_step(how: str, width: str, device: str) -> dict[str, float]:
+    """Seconds of a training step, and what it needs beyond the process before."""
+    generator = torch.Generator(device).manual_seed(0)
+    ball = evenly_spread(5000)
+    sizes = SurfaceConfig(on_surface=POINTS // 2, near_surface=POINTS // 4, in_box=POINTS // 4, pool=10_000)
+    problem = surface(PointCloud(ball / 2, ball), sizes, generator)
+    field = Siren(3, 1, SirenConfig(int(width), 3), generator)
+    optimisers, tape = make_optimisers(field, FitConfig()), Tape(field)
+
+    def step() -> None:
+        for optimiser, _ in optimisers:
+            optimiser.zero_grad()
+        at = tape.jet if how == "tape" else lambda points: double_backward(field, points)
+        loss, _ = constraint_sum(problem, at, generator, 0.5)
+        loss.backward()
+        if how == "tape":
+            tape.backward()
+        for optimiser, _ in optimisers:
+            optimiser.step()
+
+    held = peak_bytes(device)
+    seconds = repeated(step, torch.device(device), 3.0)
+    return {"seconds": seconds, "megabytes": (peak_bytes(device) - held) / 1e6}
+
+
+def double_backward(field: Siren, points: torch.Tensor) -> Jet:
+    """The jet as the original code has it: autograd twice."""
+    points = points.requires_grad_()
+    value = field(points)
+
+    def gradient() -> torch.Tensor:
+        return torch.autograd.grad(value.sum(), points, create_graph=True)[0][:, None]
+
+    return Jet(value, gradient, gradient)
+
+
+def peak_bytes(device: str) -> float:
+    """The most memory this process has held."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def meshing_table(args: Args) -> None:
+    """The surface of a ball in a ring, as `draft` fits it."""
+    print("\nExtraction alone, of the shipped scan as draft fits it. growth: the exponent of time over cells.\n")
+    print("| cells | seconds | growth | peak GB, whole process | of it meshing | triangles |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "field.safetensors"
+        cloud = read_cloud(ROOT / "data" / "ring_and_ball.ply")
+        save_field(path, reconstruction.reconstruct(cloud, "draft", device="cpu").field)
+        before: tuple[int, float] | None = None
+        for cells in args.resolutions:
+            made = child("mesh", path, cells)
+            growth = f"{np.log(made['seconds'] / before[1]) / np.log(cells / before[0]):.2f}" if before else ""
+            print(
+                f"| {cells} | {made['seconds']:.2f} | {growth} | {made['peak'] / 1e9:.2f} "
+                f"| {made['extra'] / 1e9:.2f} | {made['triangles']:,} |",
+                flush=True,
+            )
+            before = cells, made["seconds"]
+
+
+def one_mesh(path: str, cells: str) -> dict[str, float]:
+    """Seconds and memory of `Field.mesh`."""
+    field = load_field(Path(path))
+    field.mesh(16)
+    held, start = peak_bytes("cpu"), time.perf_counter()
+    mesh = field.mesh(int(cells))
+    seconds, peak = time.perf_counter() - start, peak_bytes("cpu")
+    return {"seconds": seconds, "peak": peak, "extra": peak - held, "triangles": len(mesh.faces)}
+
+
+def command_table(args: Args) -> None:
+    """The whole command and its stages, and Open3D's Poisson at depth 9 on the same file."""
+    names = ("start", "read", "prepare", "fit", "mesh", "finish", "write")
+    print(
+        "\nFrom file to file, seconds. start: the interpreter and its imports. whole: the command, timed apart from the"
+    )
+    print("stages; times Poisson: against screened Poisson (Open3D, depth 9), a command too, just before.\n")
+    print(f"| scan | preset | {' | '.join(names)} | mesh, share | whole | Poisson | times Poisson |")
+    print(f"|{' --- |' * (len(names) + 6)}")
+    with tempfile.TemporaryDirectory() as folder:
+        for scan in cases.SCANS:
+            source, target = Path(folder) / f"{scan}.npz", Path(folder) / "mesh.ply"
+            cloud = cases.SCANS[scan](cases.truth(args.shape), np.random.default_rng(10))
+            write_arrays(source, points=cloud.points, normals=np.asarray(cloud.normals))
+            rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
+            for preset in args.presets:
+                poisson, _ = timed(rival)
+                command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source), "--quiet"]
+                whole, _ = timed([*command, "--output", str(target), "--preset", preset])
+                spent = child("stages", source, target, preset)
+                spent["start"] = whole - sum(spent.values())
+                print(
+                    f"| {args.shape}, {scan} | {preset} | {' | '.join(f'{spent[name]:.1f}' for name in names)} "
+                    f"| {spent['mesh'] / whole:.0%} | {whole:.1f} | {poisson:.1f} | {whole / poisson:.1f} |",
+                    flush=True,
+                )
+
+
+def stages(source: str, target: str, preset: str) -> dict[str, float]:
+    """Seconds of each stage: those of `reconstruct` are measured where it calls them."""
+    spent: dict[str, float] = {}
+
+    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+            return result
+
+        return run
+
+    for name, stage in (("clean", "prepare"), ("_problem", "prepare"), ("fit", "fit"), ("finish", "finish")):
+        setattr(reconstruction, name, clocked(stage, getattr(reconstruction, name)))
+    Field.mesh = clocked("mesh", Field.mesh)  # type: ignore[method-assign]
+    cloud = clocked("read", read_cloud)(source)
+    result = reconstruction.reconstruct(cloud, preset, device="cpu")
+    clocked("write", write_mesh)(target, result.mesh)
+    return spent
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
