@@ -16,7 +16,7 @@ NEIGHBOURS = 8
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
 
-    Dropped: rows that are not finite, points whose normal is zero, and exact copies of a point. Colours stay.
+    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, and `strays`. Colours stay.
     Raises InputError where the cloud has no normals, where fewer than 10 points remain, or where they have no extent
     in two directions, so that they cannot be a surface.
     """
@@ -49,6 +49,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
 
     normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    keep(~strays(cloud), "alone, and not of one surface with their neighbours")
     if against := against_neighbours(cloud):
         share = against / len(cloud)
         if share > 0.01:
@@ -90,13 +91,34 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     return replace(cloud, normals=normals)
 
 
+def strays(cloud: PointCloud) -> NDArray[np.bool_]:
+    """(n,) true for outliers: points alone in space that are no part of the surface that their neighbours show.
+
+    Alone: the eighth neighbour is more than twice as far as is usual in this cloud. No part of the surface: over the
+    neighbours, the mean cosine between the normals less the mean sine of the angle to the neighbour's tangent plane
+    is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
+    A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays.
+    """
+    distance, index, cosine = _neighbours(cloud)
+    assert cloud.normals is not None
+    offset = cloud.points[:, None] - cloud.points[index]
+    rise = np.abs(np.einsum("nkd,nkd->nk", offset, cloud.normals[index])) / distance
+    alone = distance[:, -1] > 2 * np.median(distance[:, -1])
+    return alone & (cosine.mean(axis=1) - rise.mean(axis=1) < 0.25)
+
+
 def against_neighbours(cloud: PointCloud) -> int:
     """How many points' normals oppose those of more than half of their nearest neighbours."""
+    _, _, cosine = _neighbours(cloud)
+    return int(((cosine < -0.3).sum(axis=1) > cosine.shape[1] / 2).sum())
+
+
+def _neighbours(cloud: PointCloud) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """(n, k) distances to the nearest other points, their indices, and the cosines between the normals."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
-    _, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
-    cosine = np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index])
-    return int(((cosine < -0.3).sum(axis=1) > k / 2).sum())
+    distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
+    return distance, index, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index])
 
 
 def _finite(rows: Floats) -> NDArray[np.bool_]:

@@ -31,11 +31,11 @@ class Problem:
 class SurfaceConfig:
     """How many samples a step draws, and what each constraint weighs."""
 
-    on_surface: int = 2048
+    on_surface: int = 1024
     """Points of the scan in a step."""
-    near_surface: int = 1024
+    near_surface: int = 256
     """Points beside the scan in a step."""
-    in_box: int = 1024
+    in_box: int = 256
     """Points anywhere in the box in a step."""
     pool: int = 100_000
     """Points beside the scan and in the box, each, that are prepared before the fit and drawn from in its steps."""
@@ -45,7 +45,7 @@ class SurfaceConfig:
     """Weight of passing through the points, at first."""
     final_zero_level: float = 15000.0
     """Weight of passing through the points, at last."""
-    normal: float = 50.0
+    normal: float = 1000.0
     """Weight of the normals."""
     eikonal: float = 15.0
     """Weight, in each domain, of growing by one for each unit walked."""

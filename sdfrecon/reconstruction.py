@@ -47,13 +47,13 @@ PRESETS = {
     "draft": ReconstructConfig(),
     # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width).
     "standard": ReconstructConfig(
-        SirenConfig(width=256), fit=FitConfig(steps=1500, muon_learning_rate=1.4e-3), resolution=384
+        SirenConfig(width=256), fit=FitConfig(steps=3000, muon_learning_rate=1.3e-3), resolution=384
     ),
     "fine": ReconstructConfig(
-        SirenConfig(width=256, hidden_layers=4), fit=FitConfig(steps=5000, muon_learning_rate=1.4e-3), resolution=512
+        SirenConfig(width=384), fit=FitConfig(steps=6000, muon_learning_rate=1.1e-3), resolution=512
     ),
     "paper": ReconstructConfig(
-        SirenConfig(width=256),
+        SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
         surface=None,
         fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
     ),

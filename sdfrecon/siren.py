@@ -20,12 +20,12 @@ class SirenConfig:
 
     width: int = 128
     """Sines in each layer: more hold finer detail and take longer."""
-    hidden_layers: int = 3
+    hidden_layers: int = 2
     """Sine layers after the first."""
     first_omega_0: float = 30.0
     """Frequency of the first layer: higher reaches finer detail sooner, and overfits noise sooner."""
-    hidden_omega_0: float = 30.0
-    """Frequency of the other layers."""
+    hidden_omega_0: float = 45.0
+    """Frequency of the other layers: the paper's 30 takes longer to reach detail."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.hidden_layers < 0:

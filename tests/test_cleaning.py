@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sdfrecon.cleaning import clean, estimate_normals
+from sdfrecon.cleaning import clean, estimate_normals, strays
 from sdfrecon.geometry import InputError, PointCloud
 
 
@@ -82,3 +82,22 @@ def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
     for height in (30.0, -30.0):
         estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
         np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)
+
+
+def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
+    rng = np.random.default_rng(3)
+    shell = ball()
+    thin = rng.random(len(shell)) < np.where(shell.points[:, 2] > 0.5, 0.1, 1.0)
+    shell = shell.select(thin)
+    assert shell.normals is not None
+    away = rng.normal(size=(300, 3))
+    away *= rng.uniform(1.3, 2.0, (300, 1)) / np.linalg.norm(away, axis=1, keepdims=True)
+    wild = rng.normal(size=(300, 3))
+    wild /= np.linalg.norm(wild, axis=1, keepdims=True)
+    cloud = PointCloud(np.concatenate([shell.points, away]), np.concatenate([shell.normals, wild]))
+    lost = strays(cloud)
+    assert not lost[: len(shell)].any()
+    assert lost[len(shell) :].mean() > 0.85
+    cleaned, notes = clean(cloud)
+    assert len(cleaned) == (~lost).sum()
+    assert notes[0] == f"dropped {lost.sum()} of {len(cloud):,} points: alone, and not of one surface with their neighbours"
