@@ -12,6 +12,8 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import cases
@@ -22,7 +24,7 @@ from machine import ROOT, commit, heading, timed
 from rivals import RIVALS
 
 from sdfrecon.files import read_mesh, write_arrays, write_image
-from sdfrecon.geometry import Floats, Mesh
+from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
 from sdfrecon.reconstruction import PRESETS, seconds_per_step
 from sdfrecon.report import render
@@ -63,12 +65,9 @@ def main(args: Args) -> None:
     shapes = [shape for shape in args.shapes or cases.shapes() if shape in cases.shapes()]
     results = Results(OUT / "results.jsonl")
     if not args.report:
-        for method in args.methods:
-            for seed in args.seeds:
-                for shape in shapes:
-                    for scan in args.scans:
-                        if not results.has(shape, scan, seed, method):
-                            measure(results, shape, scan, seed, method, args.samples)
+        for seed, shape, scan, method in product(args.seeds, shapes, args.scans, args.methods):
+            if not results.has(shape, scan, seed, method):
+                measure(results, shape, scan, seed, method, args.samples)
     rows = [r for r in results.rows if r["shape"] in shapes and r["scan"] in args.scans and r["seed"] in args.seeds]
     rows = [r for r in rows if str(r["method"]).removesuffix("_trimmed") in args.methods]
     print(heading(f"python benchmarks/accuracy.py {' '.join(sys.argv[1:])}".strip()))
@@ -103,8 +102,7 @@ class Results:
 
 def measure(results: Results, shape: str, scan: str, seed: int, method: str, samples: int) -> None:
     """Makes the scan, runs the method on it as a command, and adds a row for every mesh it wrote."""
-    truth = cases.truth(shape)
-    cloud = cases.SCANS[scan](truth, np.random.default_rng(seed))
+    truth, cloud = made(shape, scan, seed)
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "cloud.npz", Path(folder) / "mesh.ply"
         write_arrays(source, points=cloud.points, normals=np.asarray(cloud.normals))
@@ -133,6 +131,13 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str, sam
                 results.add({**case, "method": name, "seconds": seconds, "gigabytes": memory, **figures})
                 picture = render(coloured(mesh, truth), (-1, 0.6, -0.5), (0, 0, 1), 320)
                 write_image(OUT / f".{shape}-{scan}-{seed}-{name}.png", picture)
+
+
+@cache
+def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
+    """The truth and the scan of it, the same for every method."""
+    truth = cases.truth(shape)
+    return truth, cases.SCANS[scan](truth, np.random.default_rng(seed))
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:

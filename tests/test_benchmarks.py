@@ -1,0 +1,82 @@
+"""What the benchmarks measure with: scans that are what they say, and figures that are what they are called."""
+
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+from accuracy import Results, genus, trio
+
+from sdfrecon.geometry import Mesh
+from sdfrecon.metrics import nearest
+from sdfrecon.shapes import RING_AND_BALL
+
+
+@pytest.fixture(scope="module")
+def truth() -> Mesh:
+    return cases.truth("ring_and_ball")
+
+
+def made(scan: str, truth: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    cloud = cases.SCANS[scan](truth, np.random.default_rng(5))
+    assert cloud.normals is not None
+    np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=1), 1)
+    return cloud.points, cloud.normals
+
+
+def test_the_exact_shape_is_exact_and_has_one_handle(truth: Mesh) -> None:
+    assert np.abs(RING_AND_BALL(truth.vertices)).max() < 1e-6
+    assert np.abs(RING_AND_BALL(truth.vertices[truth.faces].mean(axis=1))).max() < 1e-4
+    assert truth.components().max() == 1, "a ring and a ball"
+    assert genus(truth) == 1
+    assert genus(truth.keep_faces(np.arange(len(truth.faces)) > 0)) is None, "an open surface has no genus here"
+
+
+def test_clean_and_sparse_lie_on_the_surface(truth: Mesh) -> None:
+    for scan, count in (("clean", 100_000), ("sparse", 3_000)):
+        points, _ = made(scan, truth)
+        assert len(points) == count
+        assert np.abs(RING_AND_BALL(points)).max() < 1e-4
+
+
+def test_noise_is_half_a_percent_along_the_normal_and_normals_turn_by_ten_degrees(truth: Mesh) -> None:
+    points, normals = made("noisy", truth)
+    away, there = nearest(points, truth)
+    assert there is not None
+    assert np.sqrt((away**2).mean()) == pytest.approx(0.005 * truth.diagonal, rel=0.02)
+    angle = np.degrees(np.arccos(np.clip((normals * there).sum(axis=1), -1, 1)))
+    assert np.median(angle) == pytest.approx(10, abs=0.3)
+
+
+def test_a_tenth_of_the_surface_is_unseen(truth: Mesh) -> None:
+    points, _ = made("unseen", truth)
+    gap = nearest(cases.sample_surface(truth, 20_000, np.random.default_rng(1))[0], cases.PointCloud(points))[0]
+    assert 0.08 < (gap > 0.03 * truth.diagonal).mean() < 0.2
+
+
+def test_one_point_in_21_is_an_outlier(truth: Mesh) -> None:
+    scanned, _ = made("scan", truth)
+    points, _ = made("outliers", truth)
+    np.testing.assert_array_equal(points[: len(scanned)], scanned)
+    assert len(points) == len(scanned) + len(scanned) // 20
+
+
+def test_each_camera_of_a_misaligned_scan_is_moved_as_one(truth: Mesh) -> None:
+    scanned, normals = made("scan", truth)
+    moved, turned = made("misaligned", truth)
+    assert len(moved) == len(scanned)
+    shift = np.linalg.norm(moved - scanned, axis=1) / truth.diagonal
+    assert 0.002 < shift.mean() < 0.006
+    cosine = np.median((normals * turned).sum(axis=1))
+    assert np.degrees(np.arccos(cosine)) < 0.35
+
+
+def test_a_stopped_benchmark_knows_what_it_measured(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    row = {"shape": "ball", "scan": "clean", "seed": 1, "method": "draft"}
+    figures = {"chamfer": 0.2, "hausdorff": 0.4, "normal_consistency": 0.9, "diagonal": 2.0}
+    Results(path).add({**row, **figures})
+    again = Results(path)
+    assert again.has("ball", "clean", 1, "draft")
+    assert not again.has("ball", "clean", 2, "draft")
+    np.testing.assert_allclose(trio(again.rows[0]), [0.1, 0.2, 0.1])
