@@ -48,7 +48,8 @@ class Args:
     seeds: tuple[int, ...] = (10,)
     """Of the scans' random draws and our own."""
     methods: tuple[str, ...] = (*RIVALS, *OURS, "paper", "paper_x10")
-    """Which methods. paper and paper_x10: the SIREN paper's loss for as long as draft took, and ten times that."""
+    """Which methods. PRESET:STEPS is a preset of so many steps; paper and paper_x10 are the SIREN paper's recipe for
+    as long as draft took, and ten times that."""
     quick: bool = False
     """Three shapes, two scans, Poisson at depth 8 and 9 and draft: about five minutes on two cores."""
     samples: int = 100_000
@@ -110,13 +111,8 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str, sam
             command = [str(ROOT / "benchmarks" / "rivals.py"), method, str(source), str(target)]
         else:
             command = ["-m", "sdfrecon.cli", "reconstruct", str(source), "--output", str(target), "--quiet"]
-            command += [
-                "--seed",
-                str(seed),
-                "--preset",
-                method.partition("_")[0],
-                *steps(results, shape, scan, seed, method),
-            ]
+            preset = method.partition(":")[0].partition("_")[0]
+            command += ["--seed", str(seed), "--preset", preset, *steps(results, shape, scan, seed, method)]
         case: Row = {"shape": shape, "scan": scan, "seed": seed, "points": len(cloud), "commit": commit()}
         print(f"{method}: {shape}, {scan}, {seed}", file=sys.stderr)
         try:
@@ -141,7 +137,9 @@ def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:
-    """For the paper's method, the steps that take as long as `draft` took on this case, or ten times that."""
+    """--steps: those the method names or, for the paper's, as many as take (ten times) as long as `draft` took here."""
+    if ":" in method:
+        return ["--steps", method.partition(":")[2]]
     if not method.startswith("paper"):
         return []
     draft = results.find(shape, scan, seed, "draft")

@@ -79,19 +79,24 @@ def sparse(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
 def unseen(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     """Ten range cameras on one side: the widest cap of directions that leaves a tenth of the surface far from a point.
 
-    Far is 3% of the diagonal. Where even the narrowest cap leaves less, that one is taken.
+    Far is 3% of the diagonal. The cap is found by halving; the narrowest is taken where even that leaves less.
     """
-    towards = random_rotation(rng)
-    samples, _ = sample_surface(mesh, 5_000, np.random.default_rng(0))
-    for cap in np.linspace(2.0, 0.1, 20):  # of the sphere's height: 2 is all of it
+    towards, low, high = random_rotation(rng), 0.1, 2.0  # of the sphere's height: 2 is all of it
+    samples, _ = sample_surface(mesh, 10_000, np.random.default_rng(0))
+    kept = None
+    while kept is None or high - low > 0.02:
+        cap = low if kept is None else (low + high) / 2
         views = evenly_spread(10)
         z = 1 - cap * (1 - views[:, 2]) / 2
         ring = views[:, :2] / np.linalg.norm(views[:, :2], axis=1, keepdims=True)
         directions = np.concatenate([ring * np.sqrt(1 - z**2)[:, None], z[:, None]], axis=1) @ towards
-        seen = Scanner(pixels=60).scan(caster(mesh), *_box(mesh), rng, directions)
-        if (nearest(samples, seen)[0] > FAR * mesh.diagonal).mean() >= UNSEEN:
-            break
-    return Scanner().scan(caster(mesh), *_box(mesh), rng, directions)
+        cloud = Scanner().scan(caster(mesh), *_box(mesh), rng, directions)
+        enough = (nearest(samples, cloud)[0] > FAR * mesh.diagonal).mean() >= UNSEEN
+        if enough or kept is None:
+            kept, low = cloud, cap
+        else:
+            high = cap
+    return kept
 
 
 def outliers(mesh: Mesh, rng: np.random.Generator) -> PointCloud:

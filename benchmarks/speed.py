@@ -26,9 +26,10 @@ from tyro.conf import Positional
 from sdfrecon import reconstruction
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
-from sdfrecon.fit import FitConfig, constraint_sum, make_optimisers
+from sdfrecon.fit import constraint_sum
 from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
+from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
@@ -124,18 +125,16 @@ def one_step(how: str, width: str, device: str) -> dict[str, float]:
     sizes = SurfaceConfig(on_surface=POINTS // 2, near_surface=POINTS // 4, in_box=POINTS // 4, pool=10_000)
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
-    optimisers, tape = make_optimisers(field, FitConfig()), Tape(field)
+    optimiser, tape = Optimiser(field, 1e-3, 1e-3), Tape(field)
 
     def step() -> None:
-        for optimiser, _ in optimisers:
-            optimiser.zero_grad()
+        optimiser.zero_grad()
         at = tape.jet if how == "tape" else lambda points: double_backward(field, points)
         loss, _ = constraint_sum(problem, at, generator, 0.5)
         loss.backward()
         if how == "tape":
             tape.backward()
-        for optimiser, _ in optimisers:
-            optimiser.step()
+        optimiser.step(1.0)
 
     held = peak_bytes(device)
     seconds = repeated(step, torch.device(device), 3.0)

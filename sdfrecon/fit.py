@@ -19,11 +19,12 @@ from tqdm import tqdm
 from sdfrecon.files import read_tensors, write_tensors
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
+from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-1"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-2"
 CHECKPOINT_SECONDS = 2.0
 
 
@@ -77,27 +78,24 @@ def fit(
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when the loss is lost.
     """
-    optimisers, tape = make_optimisers(field, config), Tape(field)
+    optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate)
+    tape = Tape(field)
     start = 0
     if checkpoint is not None and checkpoint.exists():
-        start = _restore(checkpoint, field, optimisers, generator)
+        start = _restore(checkpoint, field, optimiser, generator)
     saved = time.monotonic()
     with (
         _deferred_interrupt() as interrupted,
         tqdm(total=config.steps, initial=start, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
     ):
         for step in range(start, config.steps):
-            for optimiser, learning_rate in optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate * config.rate(step)
-                optimiser.zero_grad()
+            optimiser.zero_grad()
             loss, count = constraint_sum(problem, tape.jet, generator, step / config.steps)
             loss.backward()
             tape.backward()
             if config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
-            for optimiser, _ in optimisers:
-                optimiser.step()
+            optimiser.step(config.rate(step))
 
             bar.update()
             done = step + 1 == config.steps
@@ -107,7 +105,7 @@ def fit(
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
                 bar.set_postfix_str(f"loss {float(loss.detach()):.3g}, {speed:.0f}k points/s", refresh=False)
             if checkpoint is not None and (done or interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS):
-                _save(checkpoint, step + 1, field, optimisers, generator)
+                _save(checkpoint, step + 1, field, optimiser, generator)
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted(step + 1)
@@ -134,46 +132,20 @@ def constraint_sum(
     return loss, count
 
 
-def make_optimisers(field: Siren, config: FitConfig) -> list[tuple[torch.optim.Optimizer, float]]:
-    hidden = list(field.weights)[1:-1]
-    if config.muon_learning_rate is None or not hidden:
-        return [(torch.optim.Adam(field.parameters(), config.learning_rate), config.learning_rate)]
-    rest = [field.weights[0], field.weights[-1], *field.biases]
-    return [
-        (torch.optim.Muon(hidden, config.muon_learning_rate, weight_decay=0.0), config.muon_learning_rate),
-        (torch.optim.Adam(rest, config.learning_rate), config.learning_rate),
-    ]
-
-
-def _save(
-    path: Path,
-    step: int,
-    field: Siren,
-    optimisers: list[tuple[torch.optim.Optimizer, float]],
-    generator: torch.Generator,
-) -> None:
+def _save(path: Path, step: int, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> None:
     tensors: dict[str, Tensor] = {f"field/{name}": value for name, value in field.state_dict().items()}
-    for i, (optimiser, _) in enumerate(optimisers):
-        for j, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{i}/{j}/{name}": value for name, value in state.items()}
+    tensors |= {f"optimiser/{name}": value for name, value in optimiser.state.items()}
     tensors["generator"] = generator.get_state()
     write_tensors(path, tensors, {"format": CHECKPOINT_FORMAT, "step": step})
 
 
-def _restore(
-    path: Path, field: Siren, optimisers: list[tuple[torch.optim.Optimizer, float]], generator: torch.Generator
-) -> int:
+def _restore(path: Path, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> int:
     tensors, about = read_tensors(path, "checkpoint")
     if about.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no checkpoint of this version: delete it to start again")
     field.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("field/")})
-    for i, (optimiser, _) in enumerate(optimisers):
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in tensors.items():
-            if name.startswith(f"optimiser/{i}/"):
-                _, _, j, key = name.split("/")
-                state.setdefault(int(j), {})[key] = value
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    for name, value in optimiser.state.items():
+        value.copy_(tensors[f"optimiser/{name}"])
     generator.set_state(tensors["generator"])
     return int(about["step"])
 

@@ -55,7 +55,7 @@ class SurfaceConfig:
     """Weight of not being farther from the surface than from the nearest point."""
     far: float = 30.0
     """Weight of the distance to the nearest point being the distance to the surface far from all points, at first."""
-    final_far: float = 300.0
+    final_far: float = 1000.0
     """The same, at last: once the surface has settled, the field away from it may follow."""
     far_beyond: float = 0.15
     """From which distance on a point is far, unit."""

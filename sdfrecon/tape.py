@@ -85,7 +85,6 @@ class Tape:
                 _mm(below, w.T, through)
                 before = self.before[layer]
                 torch.mul(before if layer < last else weight, through, out=before)
-                before.mul_(self.sine[layer][:, None])
                 below = torch.mul(through, self.cosine[layer][:, None], out=self.spare[1])
             weights[-1] += below.sum(0)
 
@@ -97,7 +96,8 @@ class Tape:
         for layer in reversed(range(len(sines))):
             z = torch.mul(upper, self.cosine[layer], out=self.wide[1])
             if with_gradient:
-                z -= self.before[layer].sum(1) if self.field.out_dim > 1 else self.before[layer][:, 0]
+                before = self.before[layer]
+                z.addcmul_(before.sum(1) if self.field.out_dim > 1 else before[:, 0], self.sine[layer], value=-1)
             weights[layer].addmm_(z.T, self.sine[layer - 1] if layer else self.points)
             biases[layer] += z.sum(0)
             if layer:

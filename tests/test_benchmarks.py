@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from accuracy import Results, genus, trio
 
-from sdfrecon.geometry import Mesh
-from sdfrecon.metrics import nearest
+from sdfrecon.geometry import Mesh, PointCloud
+from sdfrecon.meshing import extract_mesh
+from sdfrecon.metrics import nearest, sample_surface
 from sdfrecon.shapes import RING_AND_BALL
 
 
 @pytest.fixture(scope="module")
 def truth() -> Mesh:
-    return cases.truth("ring_and_ball")
+    return extract_mesh(cases.RingAndBall(), 64)
 
 
 def made(scan: str, truth: Mesh) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +25,8 @@ def made(scan: str, truth: Mesh) -> tuple[np.ndarray, np.ndarray]:
     return cloud.points, cloud.normals
 
 
-def test_the_exact_shape_is_exact_and_has_one_handle(truth: Mesh) -> None:
+def test_the_exact_shape_is_exact_and_has_one_handle() -> None:
+    truth = cases.truth("ring_and_ball")
     assert np.abs(RING_AND_BALL(truth.vertices)).max() < 1e-6
     assert np.abs(RING_AND_BALL(truth.vertices[truth.faces].mean(axis=1))).max() < 1e-4
     assert truth.components().max() == 1, "a ring and a ball"
@@ -36,7 +38,7 @@ def test_clean_and_sparse_lie_on_the_surface(truth: Mesh) -> None:
     for scan, count in (("clean", 100_000), ("sparse", 3_000)):
         points, _ = made(scan, truth)
         assert len(points) == count
-        assert np.abs(RING_AND_BALL(points)).max() < 1e-4
+        assert np.abs(RING_AND_BALL(points)).max() < 2e-3  # the middles of triangles, 1/64 wide
 
 
 def test_noise_is_half_a_percent_along_the_normal_and_normals_turn_by_ten_degrees(truth: Mesh) -> None:
@@ -50,7 +52,7 @@ def test_noise_is_half_a_percent_along_the_normal_and_normals_turn_by_ten_degree
 
 def test_a_tenth_of_the_surface_is_unseen(truth: Mesh) -> None:
     points, _ = made("unseen", truth)
-    gap = nearest(cases.sample_surface(truth, 20_000, np.random.default_rng(1))[0], cases.PointCloud(points))[0]
+    gap = nearest(sample_surface(truth, 20_000, np.random.default_rng(1))[0], PointCloud(points))[0]
     assert 0.08 < (gap > 0.03 * truth.diagonal).mean() < 0.2
 
 
