@@ -75,14 +75,15 @@ def within_reach(known: Attributes, jet: Jet) -> Tensor:
 
 
 def far_distance(beyond: float) -> Residual:
-    """|f - s r| where r = `reach` exceeds `beyond`, else 0: far from the samples the nearest one is the surface.
+    """(f - s r)^2 where r = `reach` exceeds `beyond`, else 0: far from the samples the nearest one is the surface.
 
-    Nearer than that it is not: there noise, spacing and holes count, and the other constraints decide.
+    Nearer than that it is not: there noise, spacing and holes count, and the other constraints decide. The square
+    spares small errors: they are not worth any of the network's attention to the surface.
     """
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
         far = known["reach"] > beyond
-        return (jet.value[:, 0] - known["sign"] * known["reach"]).abs() * far
+        return (jet.value[:, 0] - known["sign"] * known["reach"]).square() * far
 
     return residual
 

@@ -53,11 +53,9 @@ class SurfaceConfig:
     """Weight of being outside and inside where the nearest points say so."""
     reach: float = 500.0
     """Weight of not being farther from the surface than from the nearest point."""
-    far: float = 30.0
-    """Weight of the distance to the nearest point being the distance to the surface far from all points, at first."""
-    final_far: float = 1000.0
-    """The same, at last: once the surface has settled, the field away from it may follow."""
-    far_beyond: float = 0.15
+    far: float = 500.0
+    """Weight of the distance to the nearest point being the distance to the surface far from all points."""
+    far_beyond: float = 0.25
     """From which distance on a point is far, unit."""
     heat: float = 100.0
     """Weight of the screened heat's energy, which keeps the surface small."""
@@ -92,7 +90,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
             *(Constraint("eikonal", where, config.eikonal, c.eikonal) for where in ("surface", "near", "box")),
             *(Constraint("sign", where, config.sign, c.right_sign) for where in ("near", "box")),
             *(Constraint("reach", where, config.reach, c.within_reach) for where in ("near", "box")),
-            Constraint("far distance", "box", config.far, c.far_distance(config.far_beyond), config.final_far),
+            Constraint("far distance", "box", config.far, c.far_distance(config.far_beyond)),
             Constraint("heat", "box", config.heat, c.heat(config.heat_absorption)),
         ],
     )
