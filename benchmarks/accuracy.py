@@ -23,9 +23,10 @@ import tyro
 from machine import ROOT, commit, heading, timed
 from rivals import RIVALS
 
-from sdfrecon.files import read_mesh, write_arrays, write_image
+from sdfrecon.files import read_mesh, write_arrays
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
+from sdfrecon.pictures import write_image
 from sdfrecon.reconstruction import PRESETS, seconds_per_step
 from sdfrecon.report import render
 

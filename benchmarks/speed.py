@@ -26,7 +26,7 @@ from tyro.conf import Positional
 from sdfrecon import reconstruction
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
-from sdfrecon.fit import constraint_sum
+from sdfrecon.fit import constraint_terms
 from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
@@ -130,8 +130,8 @@ def one_step(how: str, width: str, device: str) -> dict[str, float]:
     def step() -> None:
         optimiser.zero_grad()
         at = tape.jet if how == "tape" else lambda points: double_backward(field, points)
-        loss, _ = constraint_sum(problem, at, generator, 0.5)
-        loss.backward()
+        terms, _ = constraint_terms(problem, at, generator, 0.5)
+        torch.stack(list(terms.values())).sum().backward()
         if how == "tape":
             tape.backward()
         optimiser.step(1.0)

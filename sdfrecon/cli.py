@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import subcommand
+from tyro.conf import OmitSubcommandPrefixes, subcommand
 
-from sdfrecon import commands
+from sdfrecon import commands, image_commands, options
 from sdfrecon.geometry import InputError
 from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct
+
+ImageCommand = (
+    Annotated[options.ImageFit, subcommand("fit")]
+    | Annotated[options.ImageRender, subcommand("render")]
+    | Annotated[options.ImageDerivatives, subcommand("derivatives")]
+    | Annotated[options.ImagePoisson, subcommand("poisson")]
+    | Annotated[options.ImageBlend, subcommand("blend")]
+    | Annotated[options.ImageActivations, subcommand("activations")]
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Images as fields: fit, render, differentiate, rebuild from derivatives, blend, compare networks."""
+
+    task: OmitSubcommandPrefixes[ImageCommand]
+
 
 Command = (
     Annotated[Reconstruct, subcommand("reconstruct")]
@@ -19,6 +37,7 @@ Command = (
     | Annotated[Query, subcommand("query")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Info, subcommand("info")]
+    | Annotated[Image, subcommand("image")]
     | Annotated[Demo, subcommand("demo")]
 )
 
@@ -39,9 +58,16 @@ def main(args: Sequence[str] | None = None) -> None:
         Compare: commands.compare,
         Info: commands.info,
         Demo: commands.demo,
+        options.ImageFit: image_commands.fit,
+        options.ImageRender: image_commands.render,
+        options.ImageDerivatives: image_commands.derivatives,
+        options.ImagePoisson: image_commands.poisson,
+        options.ImageBlend: image_commands.blend,
+        options.ImageActivations: image_commands.activations,
     }
+    task = command.task if isinstance(command, Image) else command
     try:
-        run[type(command)](command)
+        run[type(task)](task)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except (MemoryError, RuntimeError, ArithmeticError) as error:

@@ -15,6 +15,7 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
+    from sdfrecon.field import Field
     from sdfrecon.reconstruction import ReconstructConfig, Reconstruction
 
 
@@ -27,27 +28,27 @@ def reconstruct(command: Reconstruct) -> None:
     output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
     field = command.field or output.with_suffix(".safetensors")
     run_dir = command.run_dir or output.with_name(f".{output.stem}.run")
-    _check_places([scan], [output, field])
+    check_places([scan], [output, field])
     files.check_mesh_ending(output)
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     config = preset(command.preset)
     config = replace(
         config,
-        fit=replace(config.fit, steps=_at_least(1, "--steps", command.steps, config.fit.steps)),
-        resolution=_at_least(8, "--resolution", command.resolution, config.resolution),
+        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
+        resolution=at_least(8, "--resolution", command.resolution, config.resolution),
         trim=command.trim,
         seed=command.seed,
     )
     if command.trim is not None and not 0 <= command.trim < float("inf"):
         raise InputError(f"--trim must be a distance of 0 or more; got {command.trim}")
-    say = (lambda line: None) if command.quiet else _say
+    tell = (lambda line: None) if command.quiet else say
     cloud = files.read_cloud(scan)
-    say(f"{scan}: {_describe(cloud)}")
+    tell(f"{scan}: {_describe(cloud)}")
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
 
-        say("estimating normals")
+        tell("estimating normals")
         cloud = estimate_normals(cloud, command.viewpoint)
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet)
     files.save_field(field, result.field)
@@ -57,10 +58,10 @@ def reconstruct(command: Reconstruct) -> None:
     closed = "watertight" if result.mesh.is_watertight else "open"
     used = result.cloud
     error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)]))
-    say(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
-    say(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
+    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
+    tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
     share = error.mean() / used.diagonal
-    say(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
+    tell(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
 
 
 def mesh(command: MeshCommand) -> None:
@@ -68,13 +69,13 @@ def mesh(command: MeshCommand) -> None:
     from sdfrecon import files
     from sdfrecon.reconstruction import pick_device
 
-    _check_places([command.field], [command.output])
+    check_places([command.field], [command.output])
     files.check_mesh_ending(command.output)
-    _at_least(8, "--resolution", command.resolution, command.resolution)
-    field = files.load_field(command.field).on(pick_device(command.device))
+    at_least(8, "--resolution", command.resolution, command.resolution)
+    field = _shape(command.field).on(pick_device(command.device))
     made = field.mesh(command.resolution, command.level)
     files.write_mesh(command.output, made)
-    _say(f"mesh: {command.output} ({len(made.faces):,} triangles)")
+    say(f"mesh: {command.output} ({len(made.faces):,} triangles)")
 
 
 def query(command: Query) -> None:
@@ -84,23 +85,23 @@ def query(command: Query) -> None:
 
     if command.output.suffix.lower() != ".npz":
         raise InputError(f"--output must end in .npz; got {command.output}")
-    _check_places([command.field, command.points], [command.output])
-    field = files.load_field(command.field).on(pick_device(command.device))
+    check_places([command.field, command.points], [command.output])
+    field = _shape(command.field).on(pick_device(command.device))
     points = files.read_cloud(command.points).points
     distance = field.distance(points)
     files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
-    _say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
+    say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
 
 
 def compare(command: Compare) -> None:
     """Mesh and reference -> figures."""
     from sdfrecon import files, metrics
 
-    _check_places([command.mesh, command.reference], [command.json] if command.json else [])
+    check_places([command.mesh, command.reference], [command.json] if command.json else [])
     ours = files.read_mesh(command.mesh)
     result = metrics.compare(ours, _mesh_or_cloud(command.reference))
     share = 100 / result.diagonal
-    _say(f"{'':28} {'units':>12} {'% of size':>10}")
+    say(f"{'':28} {'units':>12} {'% of size':>10}")
     for name, value in (
         ("accuracy (mesh to ref.)", result.accuracy),
         ("completeness (ref. to mesh)", result.completeness),
@@ -108,13 +109,13 @@ def compare(command: Compare) -> None:
         ("99th percentile", result.percentile_99),
         ("Hausdorff (largest)", result.hausdorff),
     ):
-        _say(f"{name:28} {value:12.6g} {value * share:10.4f}")
+        say(f"{name:28} {value:12.6g} {value * share:10.4f}")
     for threshold, value in result.f_score.items():
-        _say(f"{f'F-score at {threshold} of size':28} {value:12.4f}")
+        say(f"{f'F-score at {threshold} of size':28} {value:12.4f}")
     if result.normal_consistency is not None:
-        _say(f"{'normal consistency':28} {result.normal_consistency:12.4f}")
-    _say(f"{'pieces':28} {result.components:12}")
-    _say(f"{'watertight':28} {'yes' if result.watertight else 'no':>12}")
+        say(f"{'normal consistency':28} {result.normal_consistency:12.4f}")
+    say(f"{'pieces':28} {result.components:12}")
+    say(f"{'watertight':28} {'yes' if result.watertight else 'no':>12}")
     if command.json is not None:
         files.write_text(command.json, json.dumps(asdict(result), indent=2) + "\n")
 
@@ -127,36 +128,39 @@ def info(command: Info) -> None:
     if command.file.suffix.lower() == ".safetensors":
         field = files.load_field(command.file)
         c, about = field.siren.config, field.about
-        weights = sum(p.numel() for p in field.siren.parameters())
-        _say(f"field: {c.hidden_layers + 1} sine layers of {c.width}, {weights:,} weights")
-        _say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
+        say(f"field: {c.hidden_layers + 1} {c.activation} layers of {c.width}, {field.siren.size:,} weights")
+        if field.siren.in_dim == 2:
+            say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
+            return
+        say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
         if about:
-            _say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
-            _say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
+            say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
+            say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
         return
     loaded = _mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
         closed = "watertight" if loaded.is_watertight else "open"
         pieces = int(loaded.components().max()) + 1
-        _say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, {pieces} pieces,")
-        _say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, {pieces} pieces,")
+        say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
         loaded = files.read_cloud(command.file)
-    _say(f"scan: {_describe(loaded)}")
+    say(f"scan: {_describe(loaded)}")
     low, high = np.nanmin(loaded.points, axis=0), np.nanmax(loaded.points, axis=0)
-    _say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
+    say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
     if loaded.normals is None:
-        _say("      it has no normals: reconstruct it with --estimate-normals")
+        say("      it has no normals: reconstruct it with --estimate-normals")
     where = pick_device(command.device)
-    _say(f"fitting it on {where} takes about:")
+    say(f"fitting it on {where} takes about:")
     for name, config in PRESETS.items():
         step = seconds_per_step(config, where)
-        _say(f"  {name:9} {_duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
+        say(f"  {name:9} {_duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
 
 
 def demo(command: Demo) -> None:
     """The embedded scan -> mesh, field and picture."""
     from sdfrecon import files
     from sdfrecon.demo import motorcycle
+    from sdfrecon.pictures import write_image
     from sdfrecon.reconstruction import preset
     from sdfrecon.report import render
 
@@ -164,18 +168,18 @@ def demo(command: Demo) -> None:
     config = preset("draft")
     config = replace(
         config,
-        fit=replace(config.fit, steps=_at_least(1, "--steps", command.steps, config.fit.steps)),
+        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
     )
     cloud = motorcycle()
-    _say(f"stereo_motorcycle of scikit-image: {_describe(cloud)}, millimetres")
+    say(f"stereo_motorcycle of scikit-image: {_describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"
     result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle", quiet=False)
     files.save_field(command.output / "motorcycle.safetensors", result.field)
     files.write_mesh(command.output / "motorcycle.glb", result.mesh)
-    files.write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
+    write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
     _remove(run_dir, result)
     for name in ("glb", "png", "safetensors"):
-        _say(f"{command.output / 'motorcycle'}.{name}")
+        say(f"{command.output / 'motorcycle'}.{name}")
 
 
 def _run(
@@ -203,8 +207,18 @@ def _run(
         )
         sys.exit(130)
     if not quiet:
-        _say(f"fitted and meshed in {_duration(time.monotonic() - start)}")
+        say(f"fitted and meshed in {_duration(time.monotonic() - start)}")
     return result
+
+
+def _shape(path: Path) -> Field:
+    from sdfrecon.field import Field
+    from sdfrecon.files import load_field
+
+    field = load_field(path)
+    if not isinstance(field, Field):
+        raise InputError(f"{path} is an image's field: make a picture of it with `sdfrecon image render`")
+    return field
 
 
 def _mesh_or_cloud(path: Path) -> Mesh | PointCloud:
@@ -220,7 +234,7 @@ def _mesh_or_cloud(path: Path) -> Mesh | PointCloud:
     return files.read_cloud(path)
 
 
-def _check_places(inputs: list[Path], outputs: list[Path]) -> None:
+def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
     from sdfrecon.files import check_place
 
@@ -235,7 +249,7 @@ def _check_places(inputs: list[Path], outputs: list[Path]) -> None:
         taken.add(path.resolve())
 
 
-def _at_least(least: int, option: str, given: int | None, default: int) -> int:
+def at_least(least: int, option: str, given: int | None, default: int) -> int:
     if given is not None and given < least:
         raise InputError(f"{option} must be at least {least}; got {given}")
     return default if given is None else given
@@ -261,7 +275,7 @@ def _remove(run_dir: Path, result: Reconstruction) -> None:
         run_dir.rmdir()
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     print(line, flush=True)
 
 

@@ -1,6 +1,7 @@
 """The residuals C_m(a(x), Phi(x), grad Phi(x), ...) of the general loss, each an (n,) tensor that is 0 where it is met.
 
-Scalar fields here (c = 1), whose value f is meant to be a signed distance, negative inside.
+Those of shapes are for scalar fields (c = 1), whose value f is meant to be a signed distance, negative inside; those
+that match a signal or its derivatives are for any.
 """
 
 from __future__ import annotations
@@ -98,6 +99,25 @@ def heat(absorption: float) -> Residual:
         return 0.5 * torch.exp(-2 * absorption * jet.value[:, 0].abs()) * (jet.gradient[:, 0].square().sum(-1) + 1)
 
     return residual
+
+
+def match_value(known: Attributes, jet: Jet) -> Tensor:
+    """|Phi - v|^2, the mean over the channels, with the signal `value` (n, c) (Sitzmann et al. 2020, section 3)."""
+    return (jet.value - known["value"]).square().mean(-1)
+
+
+def match_slope(known: Attributes, jet: Jet) -> Tensor:
+    """|(d . grad) Phi - s|^2, the mean over the channels: `slope` (n, c) along unit vectors `direction` (n, d).
+
+    The gradient's constraint of Sitzmann et al. 2020, section 4.1, one direction at a sample.
+    """
+    along = torch.einsum("ncd,nd->nc", jet.gradient, known["direction"])
+    return (along - known["slope"]).square().mean(-1)
+
+
+def match_laplacian(known: Attributes, jet: Jet) -> Tensor:
+    """|Laplacian of Phi - l|^2, the mean over the channels, l = `laplacian` (n, c) (Sitzmann et al. 2020, 4.1)."""
+    return (jet.laplacian - known["laplacian"]).square().mean(-1)
 
 
 def _norm(vectors: Tensor) -> Tensor:

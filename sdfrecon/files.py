@@ -1,4 +1,4 @@
-"""The only file input and output: clouds, meshes, fields and pictures, and the only home of their libraries."""
+"""File input and output: clouds, meshes and fields, and the home of their libraries (images: `sdfrecon.pictures`)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def reading(path: Path, what: str) -> Iterator[None]:
     """Turns whatever a parser stumbles over into one line."""
     if path.is_dir():
         raise InputError(f"expected a {what}; got the directory {path}: name a file in it")
@@ -100,7 +100,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     }
     if suffix not in readers:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
-    with _reading(path, f"{suffix[1:].upper()} scan"):
+    with reading(path, f"{suffix[1:].upper()} scan"):
         arrays = readers[suffix](path)
         cloud = PointCloud(arrays["points"], arrays.get("normals"), to_bytes(arrays.get("colors")))
         if not len(cloud):
@@ -113,7 +113,7 @@ def read_mesh(path: str | Path) -> Mesh:
     path = Path(path)
     if path.suffix.lower() not in MESH_READERS:
         raise InputError(f"unknown ending of {path}: a mesh is one of {' '.join(MESH_READERS)}")
-    with _reading(path, f"{path.suffix[1:].upper()} mesh"):
+    with reading(path, f"{path.suffix[1:].upper()} mesh"):
         loaded = _load_trimesh(path)
         if not len(getattr(loaded, "faces", ())):
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
@@ -196,7 +196,7 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]
     """The tensors and the metadata of `write_tensors`; never runs code. Raises InputError for another file."""
     from safetensors import safe_open
 
-    with _reading(path, what), safe_open(path, framework="pt") as file:
+    with reading(path, what), safe_open(path, framework="pt") as file:
         about = (file.metadata() or {}).get("sdfrecon")
         if about is None:
             raise InputError(f"{path} is a safetensors file but no sdfrecon {what}")
@@ -204,20 +204,27 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def save_field(path: str | Path, field: Any) -> None:
-    """Writes a Field as safetensors: the network's weights, and its size, frame and origin as metadata."""
+    """Writes a Field or an ImageField as safetensors: the network's weights; its size, place and origin as metadata."""
     about = {
         "format": FIELD_FORMAT,
         "siren": {"in_dim": field.siren.in_dim, "out_dim": field.siren.out_dim, **asdict(field.siren.config)},
-        "frame": asdict(field.frame),
         "about": field.about,
     }
+    if field.siren.in_dim == 2:
+        about["image"] = {"height": field.height, "width": field.width}
+    else:
+        about["frame"] = asdict(field.frame)
     write_tensors(Path(path), field.siren.state_dict(), about)
 
 
 def load_field(path: str | Path) -> Any:
-    """Reads a Field (on the CPU). Raises InputError for a file that is damaged, of another kind or another version."""
+    """Reads a Field or an ImageField, on the CPU.
+
+    Raises InputError for a file that is damaged, of another kind or another version.
+    """
     from sdfrecon.field import Field
     from sdfrecon.frame import Frame
+    from sdfrecon.imagefield import ImageField
     from sdfrecon.siren import Siren, SirenConfig
 
     path = Path(path)
@@ -226,7 +233,7 @@ def load_field(path: str | Path) -> Any:
         raise InputError(
             f"{path} has format {about.get('format')!r}; this version reads {FIELD_FORMAT!r}: fit it again"
         )
-    with _reading(path, "field"):
+    with reading(path, "field"):
         size = dict(about["siren"])
         if size["width"] ** 2 * size["hidden_layers"] > sum(tensor.numel() for tensor in tensors.values()):
             raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
@@ -234,6 +241,8 @@ def load_field(path: str | Path) -> Any:
         siren.load_state_dict(tensors)
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")
+        if siren.in_dim == 2:
+            return ImageField(siren, about["image"]["height"], about["image"]["width"], about["about"])
         return Field(siren, Frame(tuple(about["frame"]["center"]), about["frame"]["scale"]), about["about"])
 
 
@@ -247,14 +256,6 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file."""
     with replacing(path) as temporary:
         temporary.write_text(text)
-
-
-def write_image(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes (h, w, 3) RGB as PNG or another picture format by ending."""
-    from skimage.io import imsave
-
-    with replacing(path) as temporary:
-        imsave(temporary, pixels, check_contrast=False)
 
 
 def _load_trimesh(path: Path) -> Any:

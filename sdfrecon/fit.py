@@ -26,6 +26,11 @@ from sdfrecon.tape import Tape
 
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-2"
 CHECKPOINT_SECONDS = 2.0
+WATCHED = 50
+"""Steps from one look at the loss to the next."""
+
+
+Watch = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def fit(
     generator: torch.Generator,
     checkpoint: Path | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> Siren:
     """Trains `field` in place on samples from `generator` and returns it.
 
@@ -90,7 +96,8 @@ def fit(
     ):
         for step in range(start, config.steps):
             optimiser.zero_grad()
-            loss, count = constraint_sum(problem, tape.jet, generator, step / config.steps)
+            terms, count = constraint_terms(problem, tape.jet, generator, step / config.steps)
+            loss = torch.stack(list(terms.values())).sum()
             loss.backward()
             tape.backward()
             if config.clip is not None:
@@ -99,7 +106,9 @@ def fit(
 
             bar.update()
             done = step + 1 == config.steps
-            if step % 50 == 49 or done:
+            if step % WATCHED == WATCHED - 1 or done:
+                if watch is not None:
+                    watch(step + 1, {name: float(term.detach()) for name, term in terms.items()})
                 if not math.isfinite(float(loss.detach())):
                     raise Diverged(f"the fit diverged before step {step + 1}: try another --seed")
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
@@ -112,10 +121,10 @@ def fit(
     return field
 
 
-def constraint_sum(
+def constraint_terms(
     problem: Problem, jet_at: Callable[[Tensor], Jet], generator: torch.Generator, progress: float
-) -> tuple[Tensor, int]:
-    """The loss at `progress` (0 to 1) of the fit, and how many points it was taken at.
+) -> tuple[dict[str, Tensor], int]:
+    """The loss at `progress` (0 to 1) of the fit, constraint by constraint, and how many points it was taken at.
 
     L = sum over constraints of weight * mean over the domain's samples of the residual (Sitzmann et al. 2020, eq. 4).
     All domains go through the network as one batch.
@@ -126,10 +135,11 @@ def constraint_sum(
     for name, (points, _) in samples.items():
         rows[name] = jet[count : count + len(points)]
         count += len(points)
-    loss = torch.zeros((), device=generator.device)
-    for c in problem.constraints:
-        loss = loss + c.weight_at(progress) * c.residual(samples[c.domain][1], rows[c.domain]).mean()
-    return loss, count
+    terms = {
+        f"{c.name}, {c.domain}": c.weight_at(progress) * c.residual(samples[c.domain][1], rows[c.domain]).mean()
+        for c in problem.constraints
+    }
+    return terms, count
 
 
 def _save(path: Path, step: int, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The similarity between the scan's own units (world) and the cube [-1, 1]^3 in which fields are fitted (unit)."""
+"""The similarity between a signal's own units (world) and the cube [-1, 1]^d in which fields are fitted (unit)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Frame:
     center: the cube's middle, world units. scale: half the cube's edge, world units.
     """
 
-    center: tuple[float, float, float]
+    center: tuple[float, ...]
     scale: float
 
     def __post_init__(self) -> None:
@@ -40,11 +40,11 @@ class Frame:
         return cls((float(x), float(y), float(z)), half * (1 + margin))
 
     def points_to_unit(self, points_world: Floats) -> Floats:
-        """(n, 3) world -> unit. The centre is subtracted in float64, so that large coordinates keep their digits."""
+        """(n, d) world -> unit. The centre is subtracted in float64, so that large coordinates keep their digits."""
         return (points_world - np.asarray(self.center)) / self.scale
 
     def points_to_world(self, points_unit: Floats) -> Floats:
-        """(n, 3) unit -> world."""
+        """(n, d) unit -> world."""
         return points_unit * self.scale + np.asarray(self.center)
 
     def distance_to_unit(self, distance_world: Length) -> Length:

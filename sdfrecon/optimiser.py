@@ -23,9 +23,10 @@ class Optimiser:
     """
 
     def __init__(self, field: Siren, learning_rate: float, muon_learning_rate: float | None) -> None:
-        hidden = [] if muon_learning_rate is None else list(field.weights)[1:-1]
+        square = (field.config.width, field.config.width)
+        hidden = [] if muon_learning_rate is None else [w for w in list(field.weights)[1:-1] if w.shape == square]
         self.hidden = hidden
-        self.rest = [p for p in field.parameters() if all(p is not h for h in hidden)]
+        self.rest = [p for p in field.parameters() if p.requires_grad and all(p is not h for h in hidden)]
         self.learning_rate, self.muon_learning_rate = learning_rate, muon_learning_rate or 0.0
         size, like = sum(p.numel() for p in self.rest), self.rest[0].detach()
         self.state = {"step": torch.zeros(1), "mean": like.new_zeros(size), "square": like.new_zeros(size)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -120,3 +120,124 @@ class Demo:
     """Folder for the mesh (motorcycle.glb), the field and the picture (motorcycle.png)."""
     steps: int | None = None
     """Steps of the fit: more give a finer surface and take longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """What every command that fits an image is told."""
+
+    steps: int | None = None
+    """Steps of the fit: more come closer and take longer."""
+    width: int | None = None
+    """Sines in each layer of the network: more hold finer detail and take longer."""
+    device: Device = "auto"
+    """Where to compute: auto takes a GPU where there is one."""
+    seed: int = 0
+    """Of every random choice."""
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneImage(Fitting):
+    """And those that fit one."""
+
+    image: Positional[Path] = Path("camera")
+    """The picture: PNG, JPEG or TIFF of 8 or 16 bits, grey, RGB or RGBA; or camera or astronaut, which come along."""
+    size: int | None = None
+    """Shrink the picture first so that its longer side has so many pixels."""
+
+
+@dataclass(frozen=True)
+class ImageFit(OneImage):
+    """Fit a field to an image: a small network that gives the colour at any place, between the pixels too."""
+
+    output: Path
+    """The field to write (.safetensors)."""
+    preview: Path | None = None
+    """Also write the field's picture, at the image's size."""
+
+
+@dataclass(frozen=True)
+class ImageRender:
+    """Make a picture of an image's field: of any size, of all of it or of a part."""
+
+    field: Positional[Path]
+    """The field, as `image fit`, `poisson` or `blend` wrote it (.safetensors)."""
+    output: Path
+    """The picture to write: .png, .jpg or .tif."""
+    size: tuple[int, int] | None = None
+    """Its width and height; the image's own if not given."""
+    region: tuple[float, float, float, float] | None = None
+    """The part to show, X0 Y0 X1 Y1 in pixels of the image, from its upper left corner; all of it if not given."""
+    device: Device = "auto"
+    """Where to compute: auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class ImageDerivatives:
+    """Show an image's field and its derivatives, beside filters of the pixels.
+
+    Writes value.png, gradient.png (length), direction.png (its hue), laplacian.png, and figure.png with all of them
+    beside what Sobel's filter and the five-point Laplacian make of the image.
+    """
+
+    field: Positional[Path]
+    """The field, as `image fit` wrote it (.safetensors)."""
+    output: Path
+    """The folder to write into."""
+    image: Path | None = None
+    """The image that was fitted, to compare with; the field's own picture if not given."""
+    device: Device = "auto"
+    """Where to compute: auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class ImagePoisson(OneImage):
+    """Rebuild an image from its derivatives alone.
+
+    Beside OUTPUT it writes NAME.safetensors, the field, and NAME_figure.png: image, gradient and Laplacian of the
+    original, of the result, and of the classical solution.
+    """
+
+    output: Path
+    """The picture to write: .png, .jpg or .tif."""
+    source: Annotated[Literal["gradient", "laplacian"], arg(name="from")] = "gradient"
+    """The derivative that is given. What it lost, a constant or a harmonic function, is not made up: the picture is
+    aligned to the original by mean and variance."""
+    border: bool = False
+    """Give the colours of the border's pixels too: then nothing is lost."""
+
+
+@dataclass(frozen=True)
+class ImageBlend(Fitting):
+    """Put one image into another through their gradients, so that no seam shows.
+
+    Beside OUTPUT it writes NAME.safetensors, the field, and NAME_figure.png: both images, plain averaging, the
+    classical solution and the result.
+    """
+
+    source: Positional[Path]
+    """The picture to put in."""
+    target: Positional[Path]
+    """The picture that it is put into."""
+    output: Path
+    """The picture to write: .png, .jpg or .tif."""
+    mask: Path | None = None
+    """A picture of the source's size, light where the source is wanted. If not given, its alpha, or all of it."""
+    offset: tuple[int, int] = (0, 0)
+    """Where the source's upper left corner comes to lie in the target, pixels to the right and down."""
+    mode: Literal["mean", "mixed", "import"] = "import"
+    """Whose gradients: import the source's, mixed the stronger of both at every pixel, mean half of each."""
+
+
+@dataclass(frozen=True)
+class ImageActivations(OneImage):
+    """Compare a SIREN with networks of ReLU, tanh, and ReLU after a positional encoding, on one image.
+
+    All have as many parameters and steps. Writes figure.png (image, gradient and Laplacian of each), curves.png
+    (the training) and psnr.json.
+    """
+
+    output: Path
+    """The folder to write into."""

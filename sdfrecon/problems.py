@@ -12,11 +12,14 @@ from torch import Tensor
 
 from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud
 from sdfrecon.sampling import Box, Domain, Pool, near_points, uniform_points
 
 NEIGHBOURS = 8
 FEW = 20_000
+HELD = 10.0
+"""What a value weighs beside derivatives."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,49 @@ def paper_surface(cloud: PointCloud, generator: torch.Generator) -> Problem:
             *(Constraint("eikonal", where, 25.0, c.eikonal) for where in ("surface", "box")),
         ],
     )
+
+
+def image(
+    frame: Frame,
+    batch: int,
+    generator: torch.Generator,
+    values: tuple[Floats, Floats] | None = None,
+    slopes: tuple[Floats, Floats, Floats] | None = None,
+    laplacians: tuple[Floats, Floats] | None = None,
+    held: float = HELD,
+) -> Problem:
+    """A signal from what is known of it: values, slopes or Laplacians, each at samples of its own, pixels.
+
+    values: places (n, 2), colours (n, c). slopes: places, unit directions (n, 2), differences a pixel (n, c).
+    laplacians: places, Laplacians a square pixel (n, c). batch: how many of each a step draws.
+
+    The network's signal is 2 * colour - 1 over the frame's square: a slope is 2 * scale, a Laplacian 2 * scale^2 times
+    what it is in pixels. Derivatives are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has factors
+    for it), and values beside them by `held`.
+    """
+    domains: dict[str, Domain] = {}
+    constraints = []
+
+    def add(name: str, places: Floats, known: dict[str, Floats], weight: float, residual: c.Residual) -> None:
+        attributes = {key: _tensor(value, generator) for key, value in known.items()}
+        domains[name] = Pool(_tensor(frame.points_to_unit(places), generator), attributes, batch)
+        constraints.append(Constraint(name, name, weight, residual))
+
+    if values is not None:
+        alone = slopes is None and laplacians is None
+        add("value", values[0], {"value": 2 * values[1] - 1}, 1.0 if alone else held, c.match_value)
+    if slopes is not None:
+        slope = 2 * frame.scale * slopes[2]
+        add("slope", slopes[0], {"direction": slopes[1], "slope": slope}, _evened(slope), c.match_slope)
+    if laplacians is not None:
+        bend = 2 * frame.scale**2 * laplacians[1]
+        add("laplacian", laplacians[0], {"laplacian": bend}, _evened(bend), c.match_laplacian)
+    return Problem(domains, constraints)
+
+
+def _evened(targets: Floats) -> float:
+    """The weight that makes of a loss of targets a share of their mean square."""
+    return 1 / max(float(np.square(targets).mean()), 1e-6)
 
 
 def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree) -> dict[str, Tensor]:

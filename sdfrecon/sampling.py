@@ -21,13 +21,18 @@ class Domain(Protocol):
 
 @dataclass(frozen=True)
 class Pool:
-    """A table of points (p, d) with attributes (p, ...), of which `count` rows are drawn with replacement."""
+    """A table of points (p, d) with attributes (p, ...), of which `count` rows are drawn, with replacement.
+
+    Where that is as many as there are, every draw is the whole table.
+    """
 
     points: Tensor
     attributes: Attributes
     count: int
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        if self.count >= len(self.points):
+            return self.points, self.attributes
         device = self.points.device
         rows = torch.randint(len(self.points), (self.count,), generator=generator, device=device)
         return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}

@@ -1,11 +1,15 @@
-"""SIREN: a network of sine layers, with its derivatives in closed form (Sitzmann et al., NeurIPS 2020)."""
+"""SIREN: a network of sine layers, with its derivatives in closed form (Sitzmann et al., NeurIPS 2020).
+
+So that it can be measured against what came before, the layers may be others.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +30,10 @@ class SirenConfig:
     """Frequency of the first layer: higher reaches finer detail sooner, and overfits noise sooner."""
     hidden_omega_0: float = 45.0
     """Frequency of the other layers: the paper's 30 takes longer to reach detail."""
+    activation: Literal["sine", "relu", "tanh"] = "sine"
+    """What the layers are made of; omega_0 is of sines alone."""
+    encoding: int = 0
+    """Octaves of the positional encoding before the first layer: sines and cosines of pi, 2 pi, 4 pi ... times x."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.hidden_layers < 0:
@@ -55,11 +63,37 @@ class _SinCos(torch.autograd.Function):
         return grads[0] * cosine - grads[1] * sine
 
 
+class Activation(NamedTuple):
+    """s(z), into `out` if given; z -> (s(z), s'(z)), which a backward pass can follow; and s'' from the two of them."""
+
+    value: Callable[..., Tensor]
+    jet: Callable[[Tensor], tuple[Tensor, Tensor]]
+    bend: Callable[[Tensor, Tensor], Tensor]
+
+
+def _relu(z: Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.clamp_min(z, 0, out=out)
+
+
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor]:
+    value = z.tanh()
+    return value, 1 - value.square()
+
+
+ACTIVATIONS = {
+    "sine": Activation(torch.sin, _SinCos.apply, lambda sine, _: -sine),
+    "relu": Activation(_relu, lambda z: (_relu(z), (z > 0).to(z.dtype)), lambda value, _: torch.zeros_like(value)),
+    "tanh": Activation(torch.tanh, _tanh, lambda value, slope: -2 * value * slope),
+}
+
+
 class Siren(nn.Module):
     """Phi(x) = W_L sin(omega (W_{L-1} ... sin(omega_first (W_0 x + b_0)) ... + b_{L-1})) + b_L.
 
     Maps (n, in_dim) to (n, out_dim). Initialisation as in the paper (section 3.2 and supplement 1.5), so that each
-    sine layer's argument is close to a standard normal at any depth.
+    sine layer's argument is close to a standard normal at any depth. A positional encoding (Mildenhall et al. 2020,
+    section 5.1) is one more layer of sines before the others, which does not learn; layers of ReLUs start as in
+    He et al. 2015 (section 2.2), of tanh as in Glorot and Bengio 2010 (eq. 16).
     """
 
     def __init__(
@@ -68,16 +102,38 @@ class Siren(nn.Module):
         super().__init__()
         self.in_dim, self.out_dim, self.config = in_dim, out_dim, config or SirenConfig()
         c = self.config
-        sizes = [in_dim] + [c.width] * (c.hidden_layers + 1) + [out_dim]
-        self.omegas = [c.first_omega_0] + [c.hidden_omega_0] * c.hidden_layers
+        encoded = 2 * in_dim * c.encoding
+        sizes = [in_dim] + [encoded] * (encoded > 0) + [c.width] * (c.hidden_layers + 1) + [out_dim]
+        own = [c.first_omega_0] + [c.hidden_omega_0] * c.hidden_layers
+        self.omegas = [1.0] * (encoded > 0) + (own if c.activation == "sine" else [1.0] * len(own))
+        self.layers = [ACTIVATIONS["sine"]] * (encoded > 0) + [ACTIVATIONS[c.activation]] * len(own)
+        self.learns_sines = c.activation == "sine" and not encoded
         device = None if generator is None else generator.device
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-            bound = 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / c.hidden_omega_0
             draw = torch.rand(fan_out, fan_in + 1, generator=generator, device=device) * 2 - 1
-            self.weights.append(nn.Parameter((draw[:, :-1] * bound).contiguous()))
-            self.biases.append(nn.Parameter(draw[:, -1] / math.sqrt(fan_in)))
+            weight, bias = draw[:, :-1] * self._bound(layer, fan_in, fan_out), draw[:, -1] / math.sqrt(fan_in)
+            if encoded and layer == 0:
+                octaves = math.pi * 2.0 ** torch.arange(c.encoding, device=device)
+                weight = torch.kron(torch.eye(in_dim, device=device), octaves[:, None]).repeat(2, 1)
+                bias = torch.tensor([0.0, math.pi / 2], device=device).repeat_interleave(encoded // 2)
+            learns = not (encoded and layer == 0)
+            self.weights.append(nn.Parameter(weight.contiguous(), requires_grad=learns))
+            self.biases.append(nn.Parameter(bias, requires_grad=learns))
+
+    def _bound(self, layer: int, fan_in: int, fan_out: int) -> float:
+        """Weights start uniform within plus and minus this."""
+        if self.config.activation == "relu":
+            return math.sqrt(6 / fan_in)
+        if self.config.activation == "tanh":
+            return math.sqrt(6 / (fan_in + fan_out))
+        return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / self.config.hidden_omega_0
+
+    @property
+    def size(self) -> int:
+        """How many numbers it learns."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def scaled(self) -> list[tuple[Tensor, Tensor]]:
         """Each layer's weights and bias, times its omega: cheaper than scaling n activations."""
@@ -85,12 +141,12 @@ class Siren(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_dim) -> (n, out_dim), the value alone. Without gradients, memory does not grow with n."""
-        *sines, (weight, bias) = self.scaled()
+        *inner, (weight, bias) = self.scaled()
         train, parts = torch.is_grad_enabled(), []
         for part in [x] if train else chunks(x):
-            for w, b in sines:
+            for (w, b), layer in zip(inner, self.layers, strict=True):
                 z = F.linear(part, w, b)
-                part = torch.sin(z) if train else z.sin_()
+                part = layer.value(z, out=None if train else z)
             parts.append(F.linear(part, weight, bias))
         return torch.cat(parts)
 
@@ -102,29 +158,28 @@ class Siren(nn.Module):
         section 3.1). The Laplacian carries first and second derivatives forward.
         """
         scaled = self.scaled()
-        *sines, (weight, bias) = scaled
+        *inner, (weight, bias) = scaled
         activation, waves = x, []
-        for w, b in sines:
-            sine, cosine = _SinCos.apply(F.linear(activation, w, b))
-            waves.append((sine, cosine))
-            activation = sine
+        for (w, b), layer in zip(inner, self.layers, strict=True):
+            waves.append(layer.jet(F.linear(activation, w, b)))
+            activation = waves[-1][0]
         value = F.linear(activation, weight, bias)
         return Jet(value, lambda: self._gradient(scaled, waves), lambda: self._laplacian(scaled, waves))
 
     def _gradient(self, scaled: list[tuple[Tensor, Tensor]], waves: list[tuple[Tensor, Tensor]]) -> Tensor:
         adjoint = scaled[-1][0]
-        for (w, _), (_, cosine) in zip(reversed(scaled[:-1]), reversed(waves), strict=True):
-            adjoint = (adjoint * cosine[:, None, :]) @ w
+        for (w, _), (_, slope) in zip(reversed(scaled[:-1]), reversed(waves), strict=True):
+            adjoint = (adjoint * slope[:, None, :]) @ w
         return adjoint
 
     def _laplacian(self, scaled: list[tuple[Tensor, Tensor]], waves: list[tuple[Tensor, Tensor]]) -> Tensor:
         w = scaled[0][0]
         first: Tensor = w.T  # (d, width): d z / d x_j, then (n, d, width) from the second layer on
         second: Tensor | None = None  # (n, width): the Laplacian of z
-        for (sine, cosine), (w, _) in zip(waves, scaled[1:], strict=True):
-            squares = (first * first).sum(-2)
-            second = -sine * squares if second is None else cosine * second - sine * squares
-            first = (cosine[:, None, :] * first) @ w.T
+        for (value, slope), (w, _), layer in zip(waves, scaled[1:], self.layers, strict=True):
+            bent = layer.bend(value, slope) * (first * first).sum(-2)
+            second = bent if second is None else slope * second + bent
+            first = (slope[:, None, :] * first) @ w.T
             second = second @ w.T
-        assert second is not None  # a SIREN has at least one sine layer
+        assert second is not None  # there is at least one layer before the last
         return second

@@ -43,8 +43,12 @@ class Tape:
     def jet(self, points: Tensor) -> Jet:
         """The jet at points (n, d): value and gradient are leaves, whose `grad` `backward` reads.
 
-        It is good until the next call. The Laplacian is autograd's: the loss's own backward pass leads it back.
+        It is good until the next call. The Laplacian is autograd's: the loss's own backward pass leads it back. So are
+        the jets of networks of other layers than sines.
         """
+        if not self.field.learns_sines:
+            with torch.enable_grad():
+                return self.field.jet(points)
         if len(points) != len(self.wide[0]):
             self._buffers(len(points))
         self.points, self.gradient = points, points[:0]
@@ -72,6 +76,8 @@ class Tape:
     @torch.no_grad()
     def backward(self) -> None:
         """Adds to the parameters' `grad` what the jet's `grad` brings them."""
+        if not self.field.learns_sines:
+            return
         sines, (weight, _) = self.scaled[:-1], self.scaled[-1]
         last = len(sines) - 1
         weights = [torch.zeros_like(w) for w, _ in self.scaled]

@@ -37,6 +37,38 @@ def test_closed_form_equals_autograd(in_dim: int, out_dim: int, layers: int) -> 
         torch.testing.assert_close(jet.laplacian[:, c], laplacian)
 
 
+@pytest.mark.parametrize("config", [
+    SirenConfig(16, 2, activation="tanh"),
+    SirenConfig(16, 2, activation="relu"),
+    SirenConfig(16, 1, activation="tanh", encoding=3),
+    SirenConfig(16, 1, 5.0, 5.0, encoding=2),
+], ids=str)  # fmt: skip
+def test_closed_form_equals_autograd_for_other_layers(config: SirenConfig) -> None:
+    net = Siren(2, 3, config, torch.Generator().manual_seed(0)).double()
+    x = torch.rand(20, 2, dtype=torch.float64, requires_grad=True)
+    jet = net.jet(x)
+    with torch.no_grad():
+        torch.testing.assert_close(jet.value, net(x))
+    for c in range(3):
+        (gradient,) = torch.autograd.grad(net(x)[:, c].sum(), x, create_graph=True)
+        torch.testing.assert_close(jet.gradient[:, c], gradient)
+        laplacian = torch.zeros(20, dtype=torch.float64)
+        for d in range(2):  # a ReLU's gradient has none of its own
+            again = torch.autograd.grad(gradient[:, d].sum(), x, retain_graph=True, materialize_grads=True)
+            laplacian += again[0][:, d]
+        torch.testing.assert_close(jet.laplacian[:, c], laplacian)
+
+
+def test_a_positional_encoding_is_sines_and_cosines_of_octaves_and_does_not_learn() -> None:
+    net = Siren(2, 1, SirenConfig(8, 0, activation="relu", encoding=3), torch.Generator().manual_seed(0))
+    x = torch.rand(5, 2)
+    angles = torch.cat([x[:, [axis]] * torch.pi * torch.tensor([1.0, 2.0, 4.0]) for axis in (0, 1)], dim=1)
+    first = torch.sin(x @ net.weights[0].T + net.biases[0])
+    torch.testing.assert_close(first, torch.cat([angles.sin(), angles.cos()], dim=1))
+    assert not net.weights[0].requires_grad
+    assert net.size == 12 * 8 + 8 + 8 + 1
+
+
 @torch.no_grad()
 def test_finite_differences_approach_closed_form_to_second_order() -> None:
     net = siren(3, 1, omega=5.0)

@@ -1,0 +1,19 @@
+"""One image is put into another, seamlessly: `python pipelines/blend_images.py SOURCE TARGET MASK RIGHT DOWN PNG`.
+
+The same as `sdfrecon image blend`: what to read, and to change, first.
+"""
+
+import sys
+
+from sdfrecon.imaging import DERIVED, Composition, solve
+from sdfrecon.pictures import read_image, write_image
+
+source_path, target_path, mask_path, right, down, picture_path = sys.argv[1:]
+source, target, mask = (read_image(path)[..., :3] for path in (source_path, target_path, mask_path))
+
+# Two domains: inside the mask the source's slopes are known, outside it the target's colours.
+task = Composition.of(source, target, mask.mean(axis=2) > 0.5, (int(right), int(down)), "import")
+
+# One network that fulfils both; what it makes of the inside goes into the target.
+field = solve(target.shape, DERIVED, progress=True, **task.known)
+write_image(picture_path, task.composite(field.render(*target.shape[:2])))

@@ -1,0 +1,74 @@
+"""A fitted image: its colour, slopes and Laplacian anywhere between the pixels, and its picture at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError
+from sdfrecon.images import pixel_centers
+from sdfrecon.siren import Siren, chunks
+
+Region = tuple[float, float, float, float]
+
+
+def image_frame(height: int, width: int) -> Frame:
+    """Pixels <-> the square [-1, 1]^2 around an image of that size: its longer side spans it."""
+    return Frame((width / 2, height / 2), max(width, height) / 2)
+
+
+@dataclass(frozen=True)
+class ImageField:
+    """A function of the place in an image, in pixels (`sdfrecon.images`), whose value is the colour, 0 to 1.
+
+    siren: the network, from the square [-1, 1]^2 around the image to 2 * colour - 1. height, width: the image's size,
+    pixels. about: what made it (plain JSON).
+    """
+
+    siren: Siren
+    height: int
+    width: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> Frame:
+        """Pixels <-> [-1, 1]^2."""
+        return image_frame(self.height, self.width)
+
+    def value(self, xy: ArrayLike) -> Floats:
+        """(n, c) colours at places (n, 2), pixels. Raises InputError where the shape differs."""
+        return (self._map(xy, self.siren) + 1) / 2
+
+    def gradient(self, xy: ArrayLike) -> Floats:
+        """(n, c, 2) slopes of every channel to the right and down, a pixel, at places (n, 2), pixels."""
+        return self._map(xy, lambda unit: self.siren.jet(unit).gradient) / 2 / self.frame.scale
+
+    def laplacian(self, xy: ArrayLike) -> Floats:
+        """(n, c) Laplacian of every channel, a square pixel, at places (n, 2), pixels."""
+        return self._map(xy, lambda unit: self.siren.jet(unit).laplacian) / 2 / self.frame.scale**2
+
+    def render(self, height: int, width: int, region: Region | None = None) -> Floats:
+        """(height, width, c) colours, about 0 to 1: of all or of a region (x0, y0, x1, y1), pixels of the image."""
+        x0, y0, x1, y1 = region or (0, 0, self.width, self.height)
+        if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
+            raise InputError(
+                f"the region must lie in the image, 0 0 {self.width} {self.height}, as X0 Y0 X1 Y1 with X0 < X1 and "
+                f"Y0 < Y1; got {x0:g} {y0:g} {x1:g} {y1:g}"
+            )
+        colours = self.value(pixel_centers(height, width, (x0, y0, x1, y1)))
+        return colours.reshape(height, width, -1)
+
+    @torch.no_grad()
+    def _map(self, xy: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
+        places = np.asarray(xy, dtype=np.float64)
+        if places.ndim != 2 or places.shape[1] != 2:
+            raise InputError(f"places must be (n, 2); got {places.shape}")
+        unit = torch.tensor(self.frame.points_to_unit(places), dtype=torch.float32).to(self.siren.weights[0].device)
+        return torch.cat([function(part).cpu() for part in chunks(unit)]).double().numpy()

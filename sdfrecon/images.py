@@ -1,0 +1,140 @@
+"""Images as samples of a function: where pixels are, how neighbours differ, and the classical answers to compare with.
+
+An image is (h, w, c), floats in [0, 1]. Its coordinates are pixels: x to the right, y down, and the first pixel's
+centre at (0.5, 0.5), so that the image covers [0, w] x [0, h].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
+
+from sdfrecon.geometry import Floats, InputError
+
+
+def pixel_centers(height: int, width: int, region: tuple[float, float, float, float] | None = None) -> Floats:
+    """(h * w, 2): the centres, row after row, of h x w pixels that divide region (x0, y0, x1, y1) evenly.
+
+    Without a region, of the image of that size itself.
+    """
+    x0, y0, x1, y1 = region or (0, 0, width, height)
+    x = x0 + (np.arange(width) + 0.5) * (x1 - x0) / width
+    y = y0 + (np.arange(height) + 0.5) * (y1 - y0) / height
+    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Pairs of neighbouring pixels: first, second (e,) are their numbers, row after row; the second is right or below.
+
+    middle: (e, 2) the points between their centres, pixels. direction: (e, 2) from the first to the second.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    middle: Floats
+    direction: Floats
+
+    @classmethod
+    def of(cls, height: int, width: int) -> Edges:
+        """All of an image's."""
+        number = np.arange(height * width).reshape(height, width)
+        first = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
+        second = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
+        center = pixel_centers(height, width)
+        return cls(first, second, (center[first] + center[second]) / 2, center[second] - center[first])
+
+    def where(self, kept: NDArray[np.bool_]) -> Edges:
+        """Some of them, kept (e,)."""
+        return Edges(self.first[kept], self.second[kept], self.middle[kept], self.direction[kept])
+
+    def differences(self, image: Floats) -> Floats:
+        """(e, c): the second pixel less the first, which is the mean slope between them, a pixel.
+
+        By the mean value theorem a smooth function through both has this slope somewhere between them, and up to the
+        third derivative in the middle.
+        """
+        flat = image.reshape(-1, image.shape[2])
+        return flat[self.second] - flat[self.first]
+
+
+def laplacian(image: Floats) -> Floats:
+    """(h - 2, w - 2, c): the five-point Laplacian, per square pixel, at all pixels but the border's."""
+    middle = image[1:-1, 1:-1]
+    return image[:-2, 1:-1] + image[2:, 1:-1] + image[1:-1, :-2] + image[1:-1, 2:] - 4 * middle
+
+
+def sobel(image: Floats) -> Floats:
+    """(h, w, c, 2): Sobel's filters, the slopes to the right and down, a pixel."""
+    from skimage.filters import sobel_h, sobel_v
+
+    # scikit-image divides by four: what is left is the difference over two pixels.
+    channels = np.moveaxis(image, 2, 0)
+    return np.stack([np.stack([way(channel) / 2 for way in (sobel_v, sobel_h)], -1) for channel in channels], axis=2)
+
+
+def border(height: int, width: int) -> NDArray[np.bool_]:
+    """(h, w): true in the first and last row and column."""
+    inside = np.zeros((height, width), bool)
+    inside[1:-1, 1:-1] = True
+    return ~inside
+
+
+def psnr(image: Floats, reference: Floats) -> float:
+    """Peak signal-to-noise ratio, dB, of images whose peak is 1."""
+    return float(-10 * np.log10(np.mean((image - reference) ** 2)))
+
+
+def align(image: Floats, reference: Floats) -> Floats:
+    """The image with every channel's mean and variance made those of the reference's."""
+    gain = reference.std(axis=(0, 1)) / np.maximum(image.std(axis=(0, 1)), 1e-12)
+    return (image - image.mean(axis=(0, 1))) * gain + reference.mean(axis=(0, 1))
+
+
+def minus_divergence(edges: Edges, differences: Floats, height: int, width: int) -> Floats:
+    """(h, w, c): at each pixel the differences (e, c) of edges that end there less those of edges that begin there.
+
+    For an image's own differences that is minus its Laplacian, with Neumann's condition at the border.
+    """
+    flow = np.zeros((height * width, differences.shape[1]))
+    np.add.at(flow, edges.second, differences)
+    np.subtract.at(flow, edges.first, differences)
+    return flow.reshape(height, width, -1)
+
+
+def solve_free(minus_laplacian: Floats) -> Floats:
+    """(h, w, c): the image of mean 0 with that Laplacian and Neumann's condition at the border, by cosines.
+
+    Of `minus_divergence` it makes the image whose edges differ most nearly as given (least squares). The DCT solves
+    Poisson's equation exactly (Simchony, Chellappa and Shao 1990).
+    """
+    spectrum = dctn(minus_laplacian, axes=(0, 1))
+    rows, columns = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in spectrum.shape[:2])
+    eigenvalues = (rows[:, None] + columns)[..., None]
+    eigenvalues[0, 0] = 1
+    spectrum[0, 0] = 0
+    return idctn(spectrum / eigenvalues, axes=(0, 1))
+
+
+def solve_held(minus_laplacian: Floats, known: Floats, unknown: NDArray[np.bool_]) -> Floats:
+    """`known` (h, w, c) with its `unknown` (h, w) pixels filled, so that there it has that Laplacian.
+
+    Perez et al. 2003, eq. 7, by a sparse direct solve. Raises InputError where nothing is known.
+    """
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.linalg import splu
+
+    height, width, channels = known.shape
+    if unknown.all():
+        raise InputError("some pixels must be known, and none is: leave some out of the mask")
+    edges, free, result = Edges.of(height, width), unknown.ravel(), known.reshape(-1, channels).copy()
+    row, ones = np.arange(len(edges.first)), np.ones(len(edges.first))
+    shape = len(row), len(free)
+    slopes = csr_matrix((ones, (row, edges.second)), shape) - csr_matrix((ones, (row, edges.first)), shape)
+    matrix = (slopes.T @ slopes).tocsr()[free]
+    right = minus_laplacian.reshape(-1, channels)[free] - matrix[:, ~free] @ result[~free]
+    result[free] = splu(matrix[:, free].tocsc()).solve(right)
+    return result.reshape(known.shape)

@@ -1,0 +1,173 @@
+"""The 2D jobs: an image as a field from its pixels, from its derivatives alone, or from two images' gradients."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sdfrecon.fit import FitConfig, Watch, fit
+from sdfrecon.geometry import Floats, InputError
+from sdfrecon.imagefield import ImageField, image_frame
+from sdfrecon.images import Edges, border, laplacian, minus_divergence, pixel_centers, solve_free, solve_held
+from sdfrecon.problems import image
+from sdfrecon.reconstruction import pick_device
+from sdfrecon.siren import Siren, SirenConfig
+
+Mode = Literal["mean", "mixed", "import"]
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Everything that decides a fitted image, but the image."""
+
+    siren: SirenConfig = field(default_factory=lambda: SirenConfig(256, 3, 30.0, 30.0))
+    fit: FitConfig = field(default_factory=FitConfig)
+    batch: int = 8192
+    """Samples of each kind in a step; all where there are fewer."""
+    seed: int = 0
+    """Of every random draw."""
+
+
+FITTED = ImageConfig(fit=FitConfig(1500, 1e-3, None), batch=4096)
+"""For colours Adam does best (benchmarks/RESULTS.md)."""
+DERIVED = ImageConfig(fit=FitConfig(2000, 1e-3, 2e-3), batch=4096)
+"""For derivatives Muon does."""
+
+
+def solve(
+    shape: tuple[int, ...],
+    config: ImageConfig,
+    device: str = "auto",
+    progress: bool = False,
+    watch: Watch | None = None,
+    **known: Any,
+) -> ImageField:
+    """The field of an image of shape (h, w, c) that fits best what is `known` of it (`problems.image`)."""
+    height, width, channels = shape
+    generator = torch.Generator(pick_device(device)).manual_seed(config.seed)
+    problem = image(image_frame(height, width), config.batch, generator, **known)
+    siren = Siren(2, channels, config.siren, generator)
+    fitted = fit(problem, siren, config.fit, generator, progress=progress, watch=watch)
+    return ImageField(fitted, height, width, {"config": asdict(config)})
+
+
+def from_pixels(pixels: Floats) -> dict[str, Any]:
+    """What is known of an image (h, w, c): its colours at the pixels' centres (Sitzmann et al. 2020, section 3)."""
+    height, width, channels = pixels.shape
+    return {"values": (pixel_centers(height, width), pixels.reshape(-1, channels))}
+
+
+def from_gradient(pixels: Floats) -> dict[str, Any]:
+    """The slopes between neighbouring pixels alone: all of an image but a constant (ibid., section 4.1)."""
+    edges = Edges.of(*pixels.shape[:2])
+    return {"slopes": (edges.middle, edges.direction, edges.differences(pixels))}
+
+
+def from_laplacian(pixels: Floats) -> dict[str, Any]:
+    """The Laplacian inside the border alone: all of an image but a harmonic function (ibid., section 4.1)."""
+    height, width, channels = pixels.shape
+    inside = ~border(height, width).ravel()
+    return {"laplacians": (pixel_centers(height, width)[inside], laplacian(pixels).reshape(-1, channels))}
+
+
+def from_border(pixels: Floats) -> dict[str, Any]:
+    """The colours of the first and last row and column: with the Laplacian, all of an image."""
+    height, width, channels = pixels.shape
+    outer = border(height, width).ravel()
+    return {"values": (pixel_centers(height, width)[outer], pixels.reshape(-1, channels)[outer])}
+
+
+def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
+    """What a SIREN for an image is compared with, each as wide as makes it about as large."""
+    size = Siren(2, channels, siren).size
+    others = {
+        "ReLU": replace(siren, activation="relu"),
+        "tanh": replace(siren, activation="tanh"),
+        "ReLU + encoding": replace(siren, activation="relu", encoding=8),
+    }
+    found = {}
+    for name, config in others.items():
+        width = next(w for w in range(siren.width, 0, -1) if Siren(2, channels, replace(config, width=w)).size <= size)
+        found[name] = replace(config, width=width)
+    return found | {"SIREN": siren}
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `differences` (e, c) guide.
+
+    source: (h, w, c) the source moved to its place, and the target around it.
+    """
+
+    target: Floats
+    source: Floats
+    inside: NDArray[np.bool_]
+    edges: Edges
+    differences: Floats
+
+    @classmethod
+    def of(
+        cls, source: Floats, target: Floats, mask: NDArray[np.bool_] | None, offset: tuple[int, int], mode: Mode
+    ) -> Composition:
+        """source (h, w, c) where mask (h, w) says, in target (H, W, c), its first pixel at `offset` (right, down).
+
+        The guidance (Perez et al. 2003): `import` takes the source's gradients (eq. 11), `mixed` the stronger of the
+        two at each edge (eq. 12), `mean` half of each, as Sitzmann et al. 2020 (section 4.1). Where mask is None it is
+        all of the source. Raises InputError where nothing of it comes to lie in the target.
+        """
+        moved, inside = target.copy(), np.zeros(target.shape[:2], bool)
+        there = np.zeros_like(inside)  # where the source has a pixel
+        (right, down), (height, width) = offset, source.shape[:2]
+        rows = slice(max(down, 0), min(down + height, len(target)))
+        columns = slice(max(right, 0), min(right + width, target.shape[1]))
+        if rows.start < rows.stop and columns.start < columns.stop:
+            own = slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right)
+            moved[rows, columns], there[rows, columns] = source[own], True
+            inside[rows, columns] = True if mask is None else mask[own]
+        if not inside.any():
+            raise InputError(
+                f"nothing of the source, {width} x {height}, lies in the target, {target.shape[1]} x {len(target)}: "
+                f"choose another --offset than {right} {down}, or another mask"
+            )
+        edges = Edges.of(len(target), target.shape[1])
+        ours, theirs = edges.differences(moved), edges.differences(target)
+        both = there.ravel()[edges.first] & there.ravel()[edges.second]
+        if mode == "mixed":
+            both &= np.square(ours).sum(axis=1) > np.square(theirs).sum(axis=1)
+        share = 0.5 if mode == "mean" else 1.0
+        guidance = theirs + share * both[:, None] * (ours - theirs)
+        used = inside.ravel()[edges.first] | inside.ravel()[edges.second]
+        return cls(target, moved, inside, edges.where(used), guidance[used])
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The guidance inside, and the target's colours outside: two domains."""
+        known: dict[str, Any] = {"slopes": (self.edges.middle, self.edges.direction, self.differences)}
+        if not self.inside.all():
+            outside = ~self.inside.ravel()
+            places = pixel_centers(*self.inside.shape)[outside]
+            known["values"] = places, self.target.reshape(len(outside), -1)[outside]
+        return known
+
+    def composite(self, filled: Floats) -> Floats:
+        """(h, w, c) the target with `filled` (h, w, c) inside; where nothing is held, with the two images' mean."""
+        if self.inside.all():
+            return filled - filled.mean(axis=(0, 1)) + self.averaged.mean(axis=(0, 1))
+        return np.where(self.inside[..., None], filled, self.target)
+
+    @property
+    def averaged(self) -> Floats:
+        """(h, w, c) plain averaging of the colours inside, which washes both images out."""
+        return np.where(self.inside[..., None], (self.source + self.target) / 2, self.target)
+
+    @property
+    def classical(self) -> Floats:
+        """(h, w, c) the least-squares answer on the pixel grid."""
+        curved = minus_divergence(self.edges, self.differences, *self.inside.shape)
+        if self.inside.all():
+            return self.composite(solve_free(curved))
+        return solve_held(curved, self.target, self.inside)

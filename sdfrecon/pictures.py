@@ -1,0 +1,117 @@
+"""Pictures in and out: images as arrays, and figures made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdfrecon.files import reading, replacing
+from sdfrecon.geometry import Floats, InputError
+
+WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SAMPLES = ("camera", "astronaut")
+"""Pictures that come with scikit-image."""
+Panel = tuple[str, Floats]
+
+
+def read_image(path: str | Path) -> Floats:
+    """(h, w, c) colours from 0 to 1 of a grey, RGB or RGBA picture of 8 or 16 bits a channel, or of floats.
+
+    camera and astronaut, where there is no such file, are scikit-image's. Raises InputError for what cannot be read,
+    and for images of less than three rows or columns, which have no Laplacian.
+    """
+    import imageio.v3 as iio
+    from skimage import data
+    from skimage.util import img_as_float64
+
+    path = Path(path)
+    if str(path) in SAMPLES and not path.exists():
+        return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
+    with reading(path, "picture"):
+        stored = np.asarray(iio.imread(path.read_bytes(), extension=path.suffix.lower()))
+        stored = stored[..., None] if stored.ndim == 2 else stored
+        if stored.ndim != 3 or stored.shape[2] > 4:
+            raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
+        if min(stored.shape[:2]) < 3:
+            raise InputError(f"{path} must be at least 3 x 3 pixels; got {stored.shape[1]} x {stored.shape[0]}")
+        image = img_as_float64(stored)
+        if not np.isfinite(image).all():
+            raise InputError(f"{path} holds colours that are not finite: repair it first")
+        return image
+
+
+def write_image(path: str | Path, pixels: NDArray) -> None:
+    """Writes a picture by ending: (h, w) or (h, w, c) of bytes, or of colours from 0 to 1, which are cut off there."""
+    import imageio.v3 as iio
+
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise InputError(f"unknown ending of {path}: a picture is written as one of {' '.join(WRITERS)}")
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    with replacing(path) as temporary:
+        iio.imwrite(temporary, pixels)
+
+
+def write_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
+    """Writes a figure: rows of titled images, (h, w) or (h, w, c) of colours from 0 to 1."""
+    figure = _figure(len(rows[0]), len(rows), rows[0][0][1].shape)
+    for place, (title, image) in enumerate(panel for row in rows for panel in row):
+        axes = figure.add_subplot(len(rows), len(rows[0]), place + 1)
+        squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        axes.imshow(squeezed.clip(0, 1), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, fontsize=9)
+        axes.axis("off")
+    save_figure(path, figure)
+
+
+def write_curves(path: Path, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:
+    """Writes a figure of named curves, each its x values and its y values."""
+    figure = _figure(1.6, 1, (1, 1))
+    axes = figure.add_subplot()
+    for name, (along, values) in curves.items():
+        axes.plot(along, values, label=name)
+    axes.set(xlabel=x, ylabel=y)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    save_figure(path, figure)
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """Writes a matplotlib figure, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def strength(derivative: Floats) -> Floats:
+    """(h, w) brightness of gradients (h, w, c, 2): their length over all channels, 1 at the 99.5th percentile."""
+    length = np.sqrt((derivative**2).sum(axis=(2, 3)))
+    return (length / max(float(np.quantile(length, 0.995)), 1e-12)).clip(0, 1)
+
+
+def directions(derivative: Floats) -> Floats:
+    """(h, w, 3) gradients (h, w, c, 2) of the strongest channel: hue is direction, brightness length."""
+    from skimage.color import hsv2rgb
+
+    strongest = (derivative**2).sum(axis=3).argmax(axis=2)
+    picked = np.take_along_axis(derivative, strongest[..., None, None], axis=2)[:, :, 0]
+    hue = np.arctan2(picked[..., 1], picked[..., 0]) / (2 * np.pi) % 1
+    return hsv2rgb(np.stack([hue, np.ones_like(hue), strength(derivative)], axis=-1))
+
+
+def signed(values: Floats) -> Floats:
+    """(h, w, c) signed values as grey: 0 in the middle, black and white at the 99th percentile of their size."""
+    return (0.5 + 0.5 * values / max(float(np.quantile(np.abs(values), 0.99)), 1e-12)).clip(0, 1)
+
+
+def _figure(columns: float, rows: float, shape: tuple[int, ...]) -> Any:
+    from matplotlib.figure import Figure
+
+    width = 3.2
+    return Figure((width * columns, (width * shape[0] / shape[1] + 0.3) * rows), layout="constrained")

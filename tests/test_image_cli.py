@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_cli import refused, run
+
+from sdfrecon import pictures
+
+FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
+SMALL = pictures.read_image("astronaut")[40:200:8, 140:300:8]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A small colour picture, 20 x 20."""
+    pictures.write_image(tmp_path / "face.png", SMALL)
+    return tmp_path / "face.png"
+
+
+def test_from_an_image_to_a_field_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    field = tmp_path / "camera.safetensors"
+    run("image", "fit", "--output", field, "--preview", tmp_path / "camera.png", *FAST)
+    assert "bits a pixel" in capsys.readouterr().out
+    assert pictures.read_image(tmp_path / "camera.png").shape == (24, 24, 1)
+    run(
+        "image",
+        "render",
+        field,
+        "--output",
+        tmp_path / "part.jpg",
+        "--size",
+        "40",
+        "20",
+        "--region",
+        "0",
+        "0",
+        "8",
+        "4",
+    )
+    assert pictures.read_image(tmp_path / "part.jpg").shape == (20, 40, 1)
+    run("image", "derivatives", field, "--output", tmp_path / "seen", "--image", "camera")
+    assert sorted(path.stem for path in (tmp_path / "seen").iterdir()) == [
+        "direction", "figure", "gradient", "laplacian", "value"
+    ]  # fmt: skip
+    run("info", field)
+    assert "image: 24 x 24, 1 channels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [(), ("--from", "laplacian"), ("--from", "laplacian", "--border")])
+def test_an_image_from_its_derivatives(tmp_path: Path, picture: Path, options: tuple[str, ...]) -> None:
+    run("image", "poisson", picture, *options, "--output", tmp_path / "rebuilt.png", *FAST)
+    names = {"face.png", "rebuilt.png", "rebuilt.safetensors", "rebuilt_figure.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert pictures.read_image(tmp_path / "rebuilt.png").shape == SMALL.shape
+
+
+@pytest.mark.parametrize("mode", ["import", "mixed", "mean"])
+def test_blending_leaves_the_target_outside_the_mask(tmp_path: Path, picture: Path, mode: str) -> None:
+    mask = np.zeros((20, 20))
+    mask[5:15, 5:15] = 1
+    pictures.write_image(tmp_path / "mask.png", mask)
+    pictures.write_image(tmp_path / "target.png", SMALL[::-1, :, 0])
+    run("image", "blend", picture, tmp_path / "target.png", "--mask", tmp_path / "mask.png", "--mode", mode,
+        "--offset", "2", "0", "--output", tmp_path / "both.png", *FAST[:-2])  # fmt: skip
+    both, target = (pictures.read_image(tmp_path / name) for name in ("both.png", "target.png"))
+    outside = np.roll(mask, 2, axis=1) == 0
+    np.testing.assert_array_equal(both[outside], np.repeat(target, 3, axis=2)[outside])
+
+
+def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
+    alpha = np.zeros((20, 20, 1))
+    alpha[8:12, 8:12] = 1
+    pictures.write_image(tmp_path / "cut.png", np.concatenate([SMALL, alpha], axis=2))
+    pictures.write_image(tmp_path / "target.png", SMALL[::-1])
+    run("image", "blend", tmp_path / "cut.png", tmp_path / "target.png", "--output", tmp_path / "both.png", *FAST[:-2])
+    both, target = (pictures.read_image(tmp_path / name) for name in ("both.png", "target.png"))
+    np.testing.assert_array_equal(both[alpha[..., 0] == 0], target[alpha[..., 0] == 0])
+
+
+def test_networks_are_compared(tmp_path: Path) -> None:
+    run("image", "activations", "--output", tmp_path, *FAST, "--quiet")
+    figures = json.loads((tmp_path / "psnr.json").read_text())
+    assert list(figures) == ["ReLU", "tanh", "ReLU + encoding", "SIREN"]
+    assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "curves.png", "psnr.json"}
+
+
+def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    field, out = tmp_path / "f.safetensors", tmp_path / "out.png"
+    pictures.write_image(tmp_path / "mask.png", np.ones((7, 9)))
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:200])
+    run("image", "fit", picture, "--output", field, *FAST, "--quiet")
+    before = sorted(tmp_path.iterdir())
+    mask, seen = ("--mask", tmp_path / "mask.png"), tmp_path / "seen"
+    refusals: list[tuple[str, tuple[str | Path, ...]]] = [
+        ("no such file", ("fit", tmp_path / "none.png", "--output", tmp_path / "g.safetensors")),
+        ("cannot read", ("fit", tmp_path / "broken.png", "--output", tmp_path / "g.safetensors")),
+        ("unknown ending", ("fit", picture, "--output", tmp_path / "g.png")),
+        ("would be overwritten", ("poisson", picture, "--output", picture)),
+        ("--steps must be at least 1", ("fit", picture, "--output", tmp_path / "g.safetensors", "--steps", "0")),
+        ("--size must be at least 8", ("fit", picture, "--output", tmp_path / "g.safetensors", "--size", "2")),
+        ("the mask must be of the source's size, 20 x 20", ("blend", picture, picture, "--output", out, *mask)),
+        ("nothing of the source", ("blend", picture, picture, "--output", out, "--offset", "20", "0")),
+        ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "21", "5")),
+        ("--size must be at least 1", ("render", field, "--output", out, "--size", "0", "5")),
+        ("cannot read", ("render", picture, "--output", out)),
+        ("must be the image of the field", ("derivatives", field, "--output", seen, "--image", tmp_path / "mask.png")),
+    ]
+    for words, args in refusals:
+        assert words in refused(capsys, "image", *args)
+    assert "is an image's field" in refused(capsys, "mesh", field, "--output", tmp_path / "m.ply")
+    assert "is an image's field" in refused(capsys, "query", field, picture, "--output", tmp_path / "q.npz")
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from sdfrecon import images
+from sdfrecon.geometry import InputError
+from sdfrecon.images import Edges
+
+NOISE = np.random.default_rng(0).random((7, 9, 3))
+
+
+def wave(height: int, width: int, frequency: float) -> np.ndarray:
+    x, y = np.moveaxis(images.pixel_centers(height, width).reshape(height, width, 2), 2, 0)
+    return np.sin(frequency * x + 0.5 * frequency * y)[..., None]
+
+
+def test_pixel_centers_are_half_a_pixel_from_the_border_row_after_row() -> None:
+    assert images.pixel_centers(2, 3).tolist() == [
+        [0.5, 0.5],
+        [1.5, 0.5],
+        [2.5, 0.5],
+        [0.5, 1.5],
+        [1.5, 1.5],
+        [2.5, 1.5],
+    ]
+    assert images.pixel_centers(1, 2, (10, 20, 14, 30)).tolist() == [[11, 25], [13, 25]]
+
+
+def test_an_edge_joins_neighbours_and_has_a_linear_images_exact_slope() -> None:
+    edges = Edges.of(4, 5)
+    assert len(edges.first) == 4 * 4 + 3 * 5
+    center = images.pixel_centers(4, 5)
+    slope = np.array([[0.3, -0.2], [1.0, 2.0]])  # of two channels, to the right and down
+    linear = (center @ slope.T + 7).reshape(4, 5, 2)
+    np.testing.assert_allclose(edges.differences(linear), edges.direction @ slope.T)
+    np.testing.assert_allclose(np.linalg.norm(edges.direction, axis=1), 1)
+    np.testing.assert_allclose(edges.middle - edges.direction / 2, center[edges.first])
+
+
+@pytest.mark.parametrize("what", ["slope", "laplacian", "sobel"])
+def test_filters_approach_the_derivative_to_second_order(what: str) -> None:
+    def error(frequency: float) -> float:
+        image, phase = wave(40, 40, frequency), np.array([frequency, frequency / 2])
+        if what == "slope":
+            edges = Edges.of(40, 40)
+            truth = np.cos(edges.middle @ phase) * (edges.direction @ phase)
+            return float(np.abs(edges.differences(image)[:, 0] - truth).max()) / frequency
+        inside = images.pixel_centers(40, 40).reshape(40, 40, 2)[1:-1, 1:-1]
+        if what == "laplacian":
+            truth = -np.sin(inside @ phase) * (phase @ phase)
+            return float(np.abs(images.laplacian(image)[..., 0] - truth).max()) / frequency**2
+        truth = np.cos(inside @ phase)[..., None] * phase
+        return float(np.abs(images.sobel(image)[1:-1, 1:-1, 0] - truth).max()) / frequency
+
+    assert error(0.2) / error(0.1) == pytest.approx(4, rel=0.1)
+
+
+def test_an_image_is_rebuilt_from_its_slopes_but_for_the_mean() -> None:
+    edges = Edges.of(7, 9)
+    flow = images.minus_divergence(edges, edges.differences(NOISE), 7, 9)
+    np.testing.assert_allclose(images.solve_free(flow), NOISE - NOISE.mean(axis=(0, 1)), atol=1e-12)
+    np.testing.assert_allclose(-flow[1:-1, 1:-1], images.laplacian(NOISE), atol=1e-12)
+
+
+def test_an_image_is_rebuilt_from_its_laplacian_and_what_is_known() -> None:
+    edges, unknown = Edges.of(7, 9), np.random.default_rng(1).random((7, 9)) < 0.6
+    flow = images.minus_divergence(edges, edges.differences(NOISE), 7, 9)
+    known = np.where(unknown[..., None], 99, NOISE)
+    np.testing.assert_allclose(images.solve_held(flow, known, unknown), NOISE, atol=1e-12)
+    assert known[unknown].min() == 99, "what is given is not written into"
+    with pytest.raises(InputError, match="some pixels must be known"):
+        images.solve_held(flow, known, np.ones((7, 9), bool))
+
+
+def test_the_border_is_the_first_and_last_row_and_column() -> None:
+    assert images.border(4, 5).sum() == 20 - 6
+    assert not images.border(4, 5)[1:3, 1:4].any()
+
+
+def test_psnr_and_alignment() -> None:
+    assert images.psnr(NOISE, NOISE + 0.1) == pytest.approx(20)
+    np.testing.assert_allclose(images.align(3 * NOISE - 5, NOISE), NOISE)
+    assert np.isfinite(images.align(np.ones((2, 2, 1)), np.zeros((2, 2, 1)))).all()

@@ -1,0 +1,98 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage import data
+from skimage.transform import resize
+
+from sdfrecon.fit import FitConfig
+from sdfrecon.geometry import Floats, InputError
+from sdfrecon.images import align, laplacian, psnr
+from sdfrecon.imaging import (
+    Composition,
+    ImageConfig,
+    from_border,
+    from_gradient,
+    from_laplacian,
+    from_pixels,
+    rivals,
+    solve,
+)
+from sdfrecon.siren import Siren, SirenConfig
+
+CAT = resize(data.chelsea()[40:240, 80:330], (24, 30), anti_aliasing=True)
+DOG = CAT[::-1, ::-1] ** 2
+SMALL = ImageConfig(SirenConfig(64, 2, 15.0, 15.0), FitConfig(400, 3e-3, 3e-3), 2000)
+HOLE = np.zeros((24, 30), bool)
+HOLE[6:18, 8:20] = True
+
+
+def test_an_image_is_fitted_and_its_colours_are_right() -> None:
+    field = solve(CAT.shape, SMALL, "cpu", **from_pixels(CAT))
+    assert psnr(field.render(24, 30), CAT) > 40
+
+
+@pytest.mark.parametrize("border", [False, True])
+@pytest.mark.parametrize("derivative", [from_gradient, from_laplacian])
+def test_an_image_is_rebuilt_from_a_derivative_up_to_what_it_lost(
+    derivative: Callable[[Floats], dict[str, Any]], border: bool
+) -> None:
+    known = derivative(CAT) | (from_border(CAT) if border else {})
+    picture = solve(CAT.shape, SMALL, "cpu", **known).render(24, 30)
+    shifted = picture - (picture - CAT).mean(axis=(0, 1))
+    if border:
+        assert psnr(picture, CAT) > 25, "nothing is lost"
+    elif derivative is from_gradient:
+        assert psnr(shifted, CAT) > 30, "with exact factors only the mean is lost"
+    else:
+        assert psnr(align(picture, CAT), CAT) < 25, "a harmonic function is lost"
+
+
+def test_a_target_put_into_itself_is_itself() -> None:
+    task = Composition.of(CAT[3:20, 5:25], CAT, HOLE[3:20, 5:25], (5, 3), "import")
+    np.testing.assert_array_equal(task.inside, HOLE)
+    np.testing.assert_allclose(task.classical, CAT, atol=1e-12)
+    np.testing.assert_allclose(task.averaged, CAT)
+
+
+def test_a_shifted_colour_makes_no_seam_and_a_flat_source_yields_to_the_target() -> None:
+    np.testing.assert_allclose(Composition.of(CAT + 0.3, CAT, HOLE, (0, 0), "import").classical, CAT, atol=1e-12)
+    flat = np.ones_like(CAT)
+    np.testing.assert_allclose(Composition.of(flat, CAT, HOLE, (0, 0), "mixed").classical, CAT, atol=1e-12)
+    harmonic = Composition.of(flat, CAT, HOLE, (0, 0), "import").classical
+    np.testing.assert_allclose(laplacian(harmonic)[HOLE[1:-1, 1:-1]], 0, atol=1e-12)
+
+
+def test_the_mean_of_two_gradients_is_the_gradient_of_the_mean() -> None:
+    task = Composition.of(DOG, CAT, None, (0, 0), "mean")
+    np.testing.assert_allclose(task.classical, (CAT + DOG) / 2, atol=1e-12)
+    assert "values" not in task.known
+
+
+def test_mixed_takes_the_stronger_slope_at_every_edge() -> None:
+    task = Composition.of(DOG, CAT, None, (0, 0), "mixed")
+    ours, theirs = (np.square(task.edges.differences(image)).sum(axis=1) for image in (DOG, CAT))
+    np.testing.assert_allclose(np.square(task.differences).sum(axis=1), np.maximum(ours, theirs))
+
+
+def test_a_source_may_overhang_but_not_miss_the_target() -> None:
+    task = Composition.of(DOG, CAT, None, (-10, 20), "import")
+    assert task.inside.sum() == 4 * 20
+    np.testing.assert_array_equal(task.source[20:, :20], DOG[:4, 10:])
+    for offset, mask in (((30, 0), None), ((0, -24), None), ((0, 0), np.zeros((24, 30), bool))):
+        with pytest.raises(InputError, match="nothing of the source, 30 x 24, lies in the target, 30 x 24"):
+            Composition.of(DOG, CAT, mask, offset, "import")
+
+
+def test_one_network_holds_the_target_and_takes_the_sources_slopes() -> None:
+    task = Composition.of(DOG, CAT, HOLE, (0, 0), "import")
+    result = task.composite(solve(CAT.shape, SMALL, "cpu", **task.known).render(24, 30))
+    np.testing.assert_array_equal(result[~HOLE], CAT[~HOLE])
+    assert psnr(result[HOLE], task.classical[HOLE]) > 28
+
+
+def test_rivals_are_as_large() -> None:
+    sizes = {name: Siren(2, 3, config).size for name, config in rivals(SirenConfig(128, 3), 3).items()}
+    assert max(sizes.values()) == sizes["SIREN"]
+    assert min(sizes.values()) > 0.97 * sizes["SIREN"]

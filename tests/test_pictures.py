@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from sdfrecon import pictures
+from sdfrecon.geometry import InputError
+
+COLOURS = np.random.default_rng(0).random((6, 8, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_picture_is_read_as_it_was_written(tmp_path: Path, channels: int) -> None:
+    pictures.write_image(tmp_path / "a.png", COLOURS[..., :channels])
+    back = pictures.read_image(tmp_path / "a.png")
+    assert back.shape == (6, 8, channels)
+    np.testing.assert_allclose(back, COLOURS[..., :channels], atol=0.5 / 255 + 1e-9)
+
+
+def test_sixteen_bits_and_floats_keep_their_digits(tmp_path: Path) -> None:
+    deep = (65535 * COLOURS[..., 0]).astype(np.uint16)
+    imsave(tmp_path / "deep.png", deep, check_contrast=False)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "deep.png")[..., 0], deep / 65535)
+    imsave(tmp_path / "float.tif", COLOURS[..., 0], check_contrast=False)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "float.tif")[..., 0], COLOURS[..., 0])
+
+
+def test_samples_come_along() -> None:
+    assert pictures.read_image("camera").shape == (512, 512, 1)
+    assert pictures.read_image("astronaut").shape == (512, 512, 3)
+
+
+def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not a picture")
+    imsave(tmp_path / "line.png", np.zeros((1, 9), np.uint8), check_contrast=False)
+    np.save(tmp_path / "nan.npy", np.zeros(3))
+    imsave(tmp_path / "nan.tif", np.full((5, 5), np.nan), check_contrast=False)
+    for name, words in (
+        ("empty.png", "is empty"),
+        ("text.png", "cannot read .* as a picture"),
+        ("line.png", "at least 3 x 3 pixels; got 9 x 1"),
+        ("nan.tif", "cannot read|not finite"),
+        ("missing.png", "no such file"),
+        (".", "got the directory"),
+    ):
+        with pytest.raises(InputError, match=words):
+            pictures.read_image(tmp_path / name)
+    with pytest.raises(InputError, match="unknown ending"):
+        pictures.write_image(tmp_path / "a.xyz", COLOURS)
+
+
+def test_derivatives_are_shown_by_length_direction_and_sign() -> None:
+    gradient = np.zeros((2, 2, 1, 2))
+    gradient[0, 0, 0], gradient[0, 1, 0], gradient[1, 0, 0] = (2, 0), (-2, 0), (0, 1)
+    strength = pictures.strength(gradient)
+    assert strength[0, 0] == strength[0, 1] > strength[1, 0] > strength[1, 1] == 0
+    hues = pictures.directions(gradient)
+    np.testing.assert_allclose(hues[0, 0], [1, 0, 0])
+    np.testing.assert_allclose(hues[0, 1], [0, 1, 1], atol=1e-9)
+    np.testing.assert_allclose(pictures.signed(np.array([[[-1.0], [0.0], [1.0]]]))[0, :, 0], [0, 0.5, 1])
+
+
+def test_figures_are_written_whole(tmp_path: Path) -> None:
+    pictures.write_panels(tmp_path / "f.png", [[("a", COLOURS[..., :3]), ("b", COLOURS[..., 0])]])
+    pictures.write_curves(tmp_path / "c.png", {"a": ([1, 2], [3, 4])}, "steps", "dB")
+    assert pictures.read_image(tmp_path / "f.png").std() > 0.1
+    assert pictures.read_image(tmp_path / "c.png").std() > 0.01
+    assert len(list(tmp_path.iterdir())) == 2
