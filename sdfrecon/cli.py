@@ -12,7 +12,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from sdfrecon import commands, image_commands, options
 from sdfrecon.geometry import InputError
-from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct
+from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report
 
 ImageCommand = (
     Annotated[options.ImageFit, subcommand("fit")]
@@ -37,6 +37,7 @@ Command = (
     | Annotated[Query, subcommand("query")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Info, subcommand("info")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Image, subcommand("image")]
     | Annotated[Demo, subcommand("demo")]
 )
@@ -57,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
         Query: commands.query,
         Compare: commands.compare,
         Info: commands.info,
+        Report: commands.report,
         Demo: commands.demo,
         options.ImageFit: image_commands.fit,
         options.ImageRender: image_commands.render,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct
+from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct, Report
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
+    from sdfrecon.metrics import Comparison
     from sdfrecon.reconstruction import ReconstructConfig, Reconstruction
+    from sdfrecon.run_dir import Losses, RunDir
 
 
 def reconstruct(command: Reconstruct) -> None:
@@ -28,7 +32,7 @@ def reconstruct(command: Reconstruct) -> None:
     output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
     field = command.field or output.with_suffix(".safetensors")
     run_dir = command.run_dir or output.with_name(f".{output.stem}.run")
-    check_places([scan], [output, field])
+    check_places([scan], [output, field, *([output.with_suffix(".html")] if command.report else [])])
     files.check_mesh_ending(output)
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
@@ -50,18 +54,54 @@ def reconstruct(command: Reconstruct) -> None:
 
         tell("estimating normals")
         cloud = estimate_normals(cloud, command.viewpoint)
+    _announce(cloud, config, command, tell)
+    start = time.monotonic()
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet)
     files.save_field(field, result.field)
     files.write_mesh(output, result.mesh)
+    run = {
+        "scan": str(scan.absolute()),
+        "mesh": str(output.absolute()),
+        "field": str(field.absolute()),
+        "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
+        "seconds": time.monotonic() - start,
+        "notes": result.notes,
+    }
+    if command.report:
+        _write_report(output.with_suffix(".html"), run, result.cloud, result.mesh, result.field, result.losses)
     if command.run_dir is None:
-        _remove(run_dir, result)
-    closed = "watertight" if result.mesh.is_watertight else "open"
+        _run_dir(run_dir, result).remove()
+    else:
+        files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
     used = result.cloud
     error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)]))
-    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed})")
+    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {_closed(result.mesh)})")
     tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
     share = error.mean() / used.diagonal
     tell(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
+    if command.report:
+        tell(f"page:  {output.with_suffix('.html')}")
+
+
+def report(command: Report) -> None:
+    """Run folder -> page."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import Reconstruction
+
+    try:
+        run = json.loads((command.run_dir / "run.json").read_text())
+        scan, mesh_path, field_path = (Path(run[name]) for name in ("scan", "mesh", "field"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
+        ) from None
+    output = command.output or command.run_dir / "report.html"
+    _check_page(output)
+    check_places([scan, mesh_path, field_path], [output])
+    cloud, made, field = files.read_cloud(scan), files.read_mesh(mesh_path), _shape(field_path)
+    losses = _run_dir(command.run_dir, Reconstruction(made, field, cloud, [], {})).losses()
+    _write_report(output, run, cloud, made, field, losses)
+    say(f"page: {output}")
 
 
 def mesh(command: MeshCommand) -> None:
@@ -94,14 +134,36 @@ def query(command: Query) -> None:
 
 
 def compare(command: Compare) -> None:
-    """Mesh and reference -> figures."""
+    """Meshes and reference -> figures."""
     from sdfrecon import files, metrics
 
-    check_places([command.mesh, command.reference], [command.json] if command.json else [])
-    ours = files.read_mesh(command.mesh)
-    result = metrics.compare(ours, _mesh_or_cloud(command.reference))
-    share = 100 / result.diagonal
-    say(f"{'':28} {'units':>12} {'% of size':>10}")
+    places = [path for path in (command.json, command.report) if path]
+    paths = [command.mesh, *command.others]
+    check_places([*paths, command.reference], places)
+    if command.report:
+        _check_page(command.report)
+    meshes, reference = {str(path): files.read_mesh(path) for path in paths}, _mesh_or_cloud(command.reference)
+    results = {path: metrics.compare(made, reference) for path, made in meshes.items()}
+    facts: list[tuple[str, str]] = []
+    for path, result in results.items():
+        if len(results) > 1:
+            say(path)
+        say(f"{'':28} {'units':>12} {'% of size':>10}")
+        for line in _figures(result):
+            say(line)
+        facts.append((path, f"Chamfer {result.chamfer:.6g}, Hausdorff {result.hausdorff:.6g}"))
+    if command.json is not None:
+        figures = {path: asdict(result) for path, result in results.items()}
+        only = figures[str(command.mesh)] if len(figures) == 1 else figures
+        files.write_text(command.json, json.dumps(only, indent=2) + "\n")
+    if command.report is not None:
+        from sdfrecon.page import comparison_page
+
+        files.write_text(command.report, comparison_page(f"against {command.reference}", meshes, reference, facts))
+        say(f"page: {command.report}")
+
+
+def _figures(result: Comparison) -> Iterator[str]:
     for name, value in (
         ("accuracy (mesh to ref.)", result.accuracy),
         ("completeness (ref. to mesh)", result.completeness),
@@ -109,15 +171,13 @@ def compare(command: Compare) -> None:
         ("99th percentile", result.percentile_99),
         ("Hausdorff (largest)", result.hausdorff),
     ):
-        say(f"{name:28} {value:12.6g} {value * share:10.4f}")
+        yield f"{name:28} {value:12.6g} {value * 100 / result.diagonal:10.4f}"
     for threshold, value in result.f_score.items():
-        say(f"{f'F-score at {threshold} of size':28} {value:12.4f}")
+        yield f"{f'F-score at {threshold} of size':28} {value:12.4f}"
     if result.normal_consistency is not None:
-        say(f"{'normal consistency':28} {result.normal_consistency:12.4f}")
-    say(f"{'pieces':28} {result.components:12}")
-    say(f"{'watertight':28} {'yes' if result.watertight else 'no':>12}")
-    if command.json is not None:
-        files.write_text(command.json, json.dumps(asdict(result), indent=2) + "\n")
+        yield f"{'normal consistency':28} {result.normal_consistency:12.4f}"
+    yield f"{'pieces':28} {result.components:12}"
+    yield f"{'watertight':28} {'yes' if result.watertight else 'no':>12}"
 
 
 def info(command: Info) -> None:
@@ -139,10 +199,9 @@ def info(command: Info) -> None:
         return
     loaded = _mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
-        closed = "watertight" if loaded.is_watertight else "open"
+        say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {_closed(loaded)},")
         pieces = int(loaded.components().max()) + 1
-        say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed}, {pieces} pieces,")
-        say(f"      area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        say(f"      {pieces} pieces, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
         loaded = files.read_cloud(command.file)
     say(f"scan: {_describe(loaded)}")
     low, high = np.nanmin(loaded.points, axis=0), np.nanmax(loaded.points, axis=0)
@@ -177,9 +236,53 @@ def demo(command: Demo) -> None:
     files.save_field(command.output / "motorcycle.safetensors", result.field)
     files.write_mesh(command.output / "motorcycle.glb", result.mesh)
     write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
-    _remove(run_dir, result)
+    _run_dir(run_dir, result).remove()
     for name in ("glb", "png", "safetensors"):
         say(f"{command.output / 'motorcycle'}.{name}")
+
+
+def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Callable[[str], None]) -> None:
+    """Says what it will take, and refuses what there is no memory for."""
+    from sdfrecon.plan import check_memory, plan
+    from sdfrecon.reconstruction import pick_device
+
+    where = pick_device(command.device)
+    expected, net = plan(cloud, config, where), config.siren
+    tell(
+        f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {config.fit.steps:,} steps on {where}, "
+        f"meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
+    )
+    tell(f"this takes about {_duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
+    if command.max_memory is not None and not command.max_memory > 0:
+        raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
+    check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
+
+
+def _write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh, field: Field, losses: Losses) -> None:
+    from sdfrecon.files import write_text
+    from sdfrecon.metrics import nearest
+    from sdfrecon.page import reconstruction_page
+
+    away = nearest(cloud.points[:: max(1, len(cloud) // 50_000)], made)[0]
+    net, about = field.siren.config, field.about
+    facts = [
+        ("scan", f"{run['scan']}: {_describe(cloud)}, {cloud.diagonal:.6g} units across"),
+        ("mesh", f"{len(made.faces):,} triangles, {_closed(made)}, {int(made.components().max()) + 1} pieces"),
+        ("area", f"{made.areas.sum():.6g} square units"),
+        ("scan to mesh", f"{away.mean():.4g} on average, {np.quantile(away, 0.99):.4g} at the 99th percentile, "
+                         f"{away.max():.4g} at most (units); {away.mean() / cloud.diagonal:.3%} of the scan's size"),
+        ("field", f"{net.hidden_layers + 1} {net.activation} layers of {net.width}, {field.siren.size:,} weights"),
+        ("time", _duration(run["seconds"])),
+        *(("note", note) for note in run["notes"]),
+    ]  # fmt: skip
+    settings = json.dumps({"config": about.get("config"), "versions": about.get("versions")}, indent=2)
+    title = f"{Path(run['scan']).name}, reconstructed"
+    write_text(path, reconstruction_page(title, cloud, made, field, losses, facts, run["command"], settings))
+
+
+def _check_page(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"unknown ending of {path}: a page is written as .html")
 
 
 def _run(
@@ -260,19 +363,21 @@ def _describe(cloud: PointCloud) -> str:
     return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
 
 
+def _closed(mesh: Mesh) -> str:
+    return "watertight" if mesh.is_watertight else "open"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _remove(run_dir: Path, result: Reconstruction) -> None:
-    """The finished run's checkpoint, and its folder if nothing else is in it."""
-    from sdfrecon.reconstruction import checkpoint_name
+def _run_dir(folder: Path, result: Reconstruction) -> RunDir:
+    from sdfrecon.reconstruction import run_key
+    from sdfrecon.run_dir import RunDir
 
-    (run_dir / checkpoint_name(result.field.about, result.field.device)).unlink()
-    if not any(run_dir.iterdir()):
-        run_dir.rmdir()
+    return RunDir(folder, run_key(result.field.about, result.field.device))
 
 
 def say(line: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sdfrecon.files import read_tensors, write_tensors
+from sdfrecon import files
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
@@ -24,13 +24,16 @@ from sdfrecon.problems import Problem
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-2"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-3"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next."""
+EXPLODED, RETRIES = 100.0, 6
+"""How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
 
 
-Watch = Callable[[int, dict[str, float]], None]
+Watch = Callable[[int, dict[str, float]], bool | None]
+"""Told the number of steps done and every constraint's share of the loss, by name and domain; True ends the fit."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Interrupted(Exception):
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss explodes whatever the step."""
 
 
 def fit(
@@ -76,25 +79,28 @@ def fit(
     checkpoint: Path | None = None,
     progress: bool = False,
     watch: Watch | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Siren:
     """Trains `field` in place on samples from `generator` and returns it.
 
     checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
-    on the CPU, ends with the same bytes as one that was never stopped.
+    on the CPU, ends with the same bytes as one that was never stopped. watch: called every WATCHED steps and at the
+    end. tell: called with a line where the loss exploded: the fit goes back to its last good state then, and on with
+    half the step.
 
-    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when the loss is lost.
+    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate)
     tape = Tape(field)
-    start = 0
+    step, before, failures = 0, math.inf, 0
     if checkpoint is not None and checkpoint.exists():
-        start = _restore(checkpoint, field, optimiser, generator)
-    saved = time.monotonic()
+        step = _restore(_read(checkpoint), field, optimiser, generator)
+    good, saved = _state(step, field, optimiser, generator), time.monotonic()
     with (
         _deferred_interrupt() as interrupted,
-        tqdm(total=config.steps, initial=start, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
+        tqdm(total=config.steps, initial=step, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
     ):
-        for step in range(start, config.steps):
+        while step < config.steps:
             optimiser.zero_grad()
             terms, count = constraint_terms(problem, tape.jet, generator, step / config.steps)
             loss = torch.stack(list(terms.values())).sum()
@@ -104,20 +110,36 @@ def fit(
                 torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
             optimiser.step(config.rate(step))
 
+            step += 1
             bar.update()
-            done = step + 1 == config.steps
-            if step % WATCHED == WATCHED - 1 or done:
-                if watch is not None:
-                    watch(step + 1, {name: float(term.detach()) for name, term in terms.items()})
-                if not math.isfinite(float(loss.detach())):
-                    raise Diverged(f"the fit diverged before step {step + 1}: try another --seed")
+            watched = step % WATCHED == 0 or step == config.steps
+            due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
+            if not (watched or due or interrupted()):
+                continue
+            now = float(loss.detach())
+            if not (now < EXPLODED * before and all(bool(p.isfinite().all()) for p in field.parameters())):
+                failures += 1
+                if failures > RETRIES:
+                    raise Diverged(
+                        f"the fit diverged before step {step}, with ever smaller steps too: try another --seed"
+                    )
+                good["optimiser/slowed"] /= 2
+                back = _restore(good, field, optimiser, generator)
+                tell(f"warning: the loss exploded before step {step}: back to {back}, and on with half the step")
+                step = back
+                continue
+            good, before, ended = _state(step, field, optimiser, generator), now, False
+            if watched:
+                ended = bool(watch and watch(step, {name: float(term.detach()) for name, term in terms.items()}))
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
-                bar.set_postfix_str(f"loss {float(loss.detach()):.3g}, {speed:.0f}k points/s", refresh=False)
-            if checkpoint is not None and (done or interrupted() or time.monotonic() - saved > CHECKPOINT_SECONDS):
-                _save(checkpoint, step + 1, field, optimiser, generator)
+                bar.set_postfix_str(f"loss {now:.3g}, {speed:.0f}k points/s", refresh=False)
+            if checkpoint is not None and (due or interrupted() or ended or step == config.steps):
+                files.write_tensors(checkpoint, good, {"format": CHECKPOINT_FORMAT})
                 saved = time.monotonic()
             if interrupted():
-                raise Interrupted(step + 1)
+                raise Interrupted(step)
+            if ended:
+                break
     return field
 
 
@@ -142,22 +164,29 @@ def constraint_terms(
     return terms, count
 
 
-def _save(path: Path, step: int, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> None:
-    tensors: dict[str, Tensor] = {f"field/{name}": value for name, value in field.state_dict().items()}
+def _state(step: int, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> dict[str, Tensor]:
+    """Copies of all that a step changes."""
+    tensors = {f"field/{name}": value for name, value in field.state_dict().items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state.items()}
-    tensors["generator"] = generator.get_state()
-    write_tensors(path, tensors, {"format": CHECKPOINT_FORMAT, "step": step})
+    return {name: value.clone() for name, value in tensors.items()} | {
+        "generator": generator.get_state(),
+        "step": torch.tensor(step),
+    }
 
 
-def _restore(path: Path, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> int:
-    tensors, about = read_tensors(path, "checkpoint")
+def _restore(state: dict[str, Tensor], field: Siren, optimiser: Optimiser, generator: torch.Generator) -> int:
+    field.load_state_dict({name[6:]: value for name, value in state.items() if name.startswith("field/")})
+    for name, value in optimiser.state.items():
+        value.copy_(state[f"optimiser/{name}"])
+    generator.set_state(state["generator"])
+    return int(state["step"])
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    tensors, about = files.read_tensors(path, "checkpoint")
     if about.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no checkpoint of this version: delete it to start again")
-    field.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("field/")})
-    for name, value in optimiser.state.items():
-        value.copy_(tensors[f"optimiser/{name}"])
-    generator.set_state(tensors["generator"])
-    return int(about["step"])
+    return tensors
 
 
 @contextmanager

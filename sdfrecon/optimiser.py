@@ -29,7 +29,12 @@ class Optimiser:
         self.rest = [p for p in field.parameters() if p.requires_grad and all(p is not h for h in hidden)]
         self.learning_rate, self.muon_learning_rate = learning_rate, muon_learning_rate or 0.0
         size, like = sum(p.numel() for p in self.rest), self.rest[0].detach()
-        self.state = {"step": torch.zeros(1), "mean": like.new_zeros(size), "square": like.new_zeros(size)}
+        self.state = {
+            "step": torch.zeros(1),
+            "slowed": torch.ones(1),
+            "mean": like.new_zeros(size),
+            "square": like.new_zeros(size),
+        }
         if hidden:
             self.state["momentum"] = torch.zeros_like(torch.stack([p.detach() for p in hidden]))
 
@@ -40,7 +45,8 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
-        """One step, with both learning rates times `factor`."""
+        """One step, with both learning rates times `factor`, and times what the state says after a failure."""
+        factor *= float(self.state["slowed"])
         self._adam(factor * self.learning_rate)
         if self.hidden:
             self._muon(factor * self.muon_learning_rate)

@@ -46,8 +46,22 @@ class Reconstruct:
     closed objects stay closed and open scans are cut where their data end."""
     run_dir: Path | None = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
+    report: bool = False
+    """Also write a page to look at, the mesh's name ending in .html: scan, mesh and error to turn, losses, slices."""
+    max_memory: float | None = None
+    """Refuse what would need more, in GB. If not given, more than is free."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the page of a finished run again: scan, mesh and error to turn, losses, slices of the field, figures."""
+
+    run_dir: Positional[Path]
+    """The folder that `reconstruct --run-dir` was given."""
+    output: Path | None = None
+    """The .html file to write. If not given, report.html in that folder."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +114,10 @@ class Compare:
     """What it should be."""
     json: Path | None = None
     """Also write the figures as JSON."""
+    report: Path | None = None
+    """Also write a page (.html) with the mesh to turn, coloured by its distance from the reference."""
+    others: tuple[Path, ...] = ()
+    """More meshes to judge, beside the first and on one scale of colours."""
 
 
 @dataclass(frozen=True)

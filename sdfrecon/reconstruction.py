@@ -7,6 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ import torch
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
-from sdfrecon.files import make_folder
 from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
+from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.siren import Siren, SirenConfig
 
 
@@ -64,13 +65,14 @@ PRESETS = {
 class Reconstruction:
     """mesh: the surface, in the cloud's units. field: its signed distance. cloud: the points that were used, clean.
 
-    notes: what was dropped, cut or looks doubtful.
+    notes: what was dropped, cut or looks doubtful. losses: by step, every constraint's share of the loss.
     """
 
     mesh: Mesh
     field: Field
     cloud: PointCloud
     notes: list[str]
+    losses: Losses
 
 
 def reconstruct(
@@ -82,14 +84,16 @@ def reconstruct(
     name: str = "",
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
+    watch: Callable[[int, dict[str, float], Field], bool | None] | None = None,
 ) -> Reconstruction:
     """The surface of an oriented point cloud, as a mesh and as a signed distance field.
 
     config: a preset's name or a configuration. device: "auto" (a GPU where there is one), "cpu" or "cuda".
     run_dir: a folder for checkpoints; with the same cloud and configuration, the fit goes on from the one it holds.
-    name: of the scan, kept in the field. tell: called with each note as it arises.
+    name: of the scan, kept in the field. tell: called with each note as it arises. watch: called now and then with the
+    steps done, every constraint's share of the loss and the field as it is; if it returns True the fit ends there.
 
-    Raises InputError for a cloud without normals or without extent, and fit.Interrupted on Ctrl-C.
+    Raises InputError for a cloud without normals or without extent or a run_dir in use, fit.Interrupted on Ctrl-C.
 
     >>> result = reconstruct(cloud)                                        # doctest: +SKIP
     >>> result.field.distance([[0.1, 0.2, 0.3]])                           # doctest: +SKIP
@@ -108,16 +112,22 @@ def reconstruct(
     frame = Frame.around(cloud, config.margin)
     problem = _problem(frame.to_unit(cloud), config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
-    checkpoint = None
-    if run_dir is not None:
-        make_folder(run_dir)
-        checkpoint = run_dir / checkpoint_name(about, where)
-    fitted = Field(fit(problem, siren, config.fit, generator, checkpoint, progress), frame, about)
+    field = Field(siren, frame, about)
+    run = None if run_dir is None else RunDir(run_dir, run_key(about, where))
+    losses = {} if run is None else run.losses()
 
-    mesh, finishing_notes = finish(fitted.mesh(config.resolution), cloud, config.trim)
+    def note_losses(step: int, terms: dict[str, float]) -> bool:
+        losses[step] = terms
+        if run is not None:
+            run.note(step, terms)
+        return bool(watch and watch(step, terms, field))
+
+    with run.in_use() if run else nullcontext():
+        fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, tell)
+        mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
     for note in finishing_notes:
         tell(note)
-    return Reconstruction(mesh, fitted, cloud, notes + finishing_notes)
+    return Reconstruction(mesh, field, cloud, notes + finishing_notes, losses)
 
 
 def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:
@@ -152,11 +162,11 @@ def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[st
     }
 
 
-def checkpoint_name(about: dict[str, Any], device: torch.device) -> str:
-    """A file name that only the same scan and the same fit share: what is decided after the fit does not count."""
+def run_key(about: dict[str, Any], device: torch.device) -> str:
+    """Digits that only the same scan and the same fit share: what is decided after the fit does not count."""
     config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
     key = json.dumps([about["scan"], config, about["versions"], device.type], sort_keys=True)
-    return f"checkpoint-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sdfrecon import files
 from sdfrecon import fit as fit_module
 from sdfrecon.constraints import Constraint
 from sdfrecon.fit import FitConfig, Interrupted, constraint_terms, fit
@@ -44,7 +45,7 @@ def test_a_linear_field_is_learnt_from_its_gradient(muon: float | None) -> None:
 
 
 @pytest.mark.parametrize("muon", [None, 1e-3], ids=["adam", "muon"])
-def test_training_100_is_training_50_and_resuming_50(
+def test_training_100_is_training_37_and_resuming_63(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muon: float | None
 ) -> None:
     config, checkpoint = FitConfig(100, muon_learning_rate=muon), tmp_path / "checkpoint.safetensors"
@@ -53,16 +54,16 @@ def test_training_100_is_training_50_and_resuming_50(
     class Killed(Exception):
         pass
 
-    save = fit_module._save
+    save = files.write_tensors
 
-    def save_then_die(path: Path, step: int, *rest: object) -> None:
-        if step <= 50:
-            save(path, step, *rest)
-        if step == 57:  # seven steps after the last checkpoint, which are lost
+    def save_then_die(path: Path, state: dict[str, Tensor], about: object) -> None:
+        if state["step"] <= 37:
+            save(path, state, about)
+        if state["step"] == 44:  # seven steps after the last checkpoint, which are lost
             raise Killed
 
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(fit_module, "_save", save_then_die)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(files, "write_tensors", save_then_die)
     with pytest.raises(Killed):
         fit(PROBLEM, network(), config, generator(), checkpoint)
     monkeypatch.undo()
@@ -118,7 +119,7 @@ def test_rates_warm_up_and_decay() -> None:
 
 def test_a_lost_loss_is_said(tmp_path: Path) -> None:
     broken = Problem(PROBLEM.domains, [Constraint("nan", "box", 1.0, lambda _, jet: jet.value[:, 0] * torch.nan)])
-    with pytest.raises(ArithmeticError, match="the fit diverged before step 50"):
+    with pytest.raises(ArithmeticError, match="the fit diverged before step 50, with ever smaller steps"):
         fit(broken, network(), FitConfig(100), generator(), tmp_path / "checkpoint.safetensors")
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -128,3 +129,34 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(InputError, match="cannot read .* as a checkpoint"):
         fit(PROBLEM, network(), FitConfig(10), generator(), path)
+
+
+def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(tmp_path: Path) -> None:
+    said: list[str] = []
+    steps = 0
+
+    def explode_once(known: Attributes, jet: Jet) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return line(known, jet) * (torch.inf if steps == 120 else 1)
+
+    problem = Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, explode_once)])
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    net = fit(problem, network(), FitConfig(400, 3e-3), generator(), checkpoint, tell=said.append)
+    assert said == ["warning: the loss exploded before step 150: back to 100, and on with half the step"]
+    x = torch.rand(100, 2)
+    assert (net.jet(x).gradient[:, 0] - torch.tensor([1.0, 0.0])).abs().mean() < 0.05
+    assert fit_module._read(checkpoint)["optimiser/slowed"].item() == 0.5
+
+
+def test_a_watch_sees_every_constraint_and_may_end_the_fit() -> None:
+    seen: list[tuple[int, dict[str, float]]] = []
+
+    def watch(step: int, terms: dict[str, float]) -> bool:
+        seen.append((step, terms))
+        return step == 150
+
+    fit(PROBLEM, network(), FitConfig(400), generator(), watch=watch)
+    assert [step for step, _ in seen] == [50, 100, 150]
+    assert seen[0][1].keys() == {"line, box"}
+    assert seen[0][1]["line, box"] > seen[2][1]["line, box"] > 0

@@ -12,10 +12,10 @@ from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
     Reconstruction,
-    checkpoint_name,
     describe,
     pick_device,
     reconstruct,
+    run_key,
     seconds_per_step,
 )
 from sdfrecon.shapes import RING_AND_BALL
@@ -70,7 +70,7 @@ def test_only_the_same_fit_shares_a_checkpoint(ring_and_ball: Path) -> None:
     cloud = sdfrecon.read_cloud(ring_and_ball)
 
     def name(cloud: PointCloud, config: ReconstructConfig, device: str = "cpu") -> str:
-        return checkpoint_name(describe(cloud, config, "a"), torch.device(device))
+        return run_key(describe(cloud, config, "a"), torch.device(device))
 
     assert name(cloud, SHORT) == name(cloud, replace(SHORT, resolution=512, trim=1.0))
     assert name(cloud, SHORT) != name(cloud, replace(SHORT, seed=1))

@@ -1,0 +1,206 @@
+"""A report to look at: one HTML file that turns, zooms and needs no network. Drawn by plotly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdfrecon.geometry import Floats, Mesh, PointCloud
+from sdfrecon.metrics import nearest
+
+if TYPE_CHECKING:
+    from sdfrecon.field import Field
+
+SHOWN_POINTS, SHOWN_TRIANGLES = 40_000, 150_000
+"""So many stay smooth to turn."""
+SLICE = 160
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1500px; margin: 1.5em auto; padding: 0 1em }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.8em } table { border-collapse: collapse }
+td { padding: .1em 1.2em .1em 0; vertical-align: top } pre { background: #f4f4f4; padding: .8em; overflow-x: auto }
+"""
+LINK = """
+(() => {
+  const plot = document.getElementById('{plot_id}');
+  const scenes = Object.keys(plot._fullLayout).filter(name => /^scene\\d*$/.test(name));
+  let linking = false;
+  const link = event => {
+    const turned = Object.keys(event).find(name => /^scene\\d*\\.camera$/.test(name));
+    if (linking || !turned) return;
+    linking = true;
+    const others = scenes.filter(name => name + '.camera' !== turned);
+    const update = Object.fromEntries(others.map(name => [name + '.camera', event[turned]]));
+    Plotly.relayout(plot, update).then(() => { linking = false; });
+  };
+  plot.on('plotly_relayouting', link);
+  plot.on('plotly_relayout', link);
+})();
+"""
+Facts = Sequence[tuple[str, str]]
+
+
+def reconstruction_page(
+    title: str, scan: PointCloud, mesh: Mesh, field: Field, losses: Mapping[int, Mapping[str, float]], facts: Facts,
+    command: str, settings: str,
+) -> str:  # fmt: skip
+    """The HTML of a reconstruction: scan, mesh and the scan's distance from it; losses; slices; residuals; figures.
+
+    losses: by step, every constraint's share. facts: figures and their values. command: what makes it again.
+    settings: as text.
+    """
+    import plotly.graph_objects as go
+
+    some = scan.points[:: max(1, len(scan) // SHOWN_POINTS)]
+    away = nearest(some, mesh)[0]
+    small, center = _decimated(mesh), _center(mesh)
+    colours = None if scan.colors is None else scan.colors[:: max(1, len(scan) // SHOWN_POINTS)]
+    marks = {"size": 1.6, "color": "#446" if colours is None else [f"rgb({r},{g},{b})" for r, g, b in colours]}
+    shown = {
+        f"scan ({len(scan):,} points)": _points(some - center, marks),
+        f"mesh ({len(mesh.faces):,} triangles)": _surface(small, center),
+        "distance of the scan from the mesh": _points(some - center, _coloured(away, float(np.quantile(away, 0.99)))),
+    }
+    note = "" if len(small.faces) == len(mesh.faces) else f" The mesh is shown with {len(small.faces):,} triangles."
+    curves = go.Figure(
+        [
+            go.Scatter(x=list(losses), y=[terms[name] for terms in losses.values()], name=name)
+            for name in next(iter(losses.values()), {})
+        ]
+    )
+    curves.update_layout(xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420)
+    residuals = field.distance(some)
+    bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
+    bars.update_layout(xaxis_title="signed distance of the field at the points, scan units", height=360)
+    turn = "Drag to turn, scroll to zoom: all views turn together. Scan units, from the middle of the mesh at "
+    return _page(title, [
+        ("", _table(facts)),
+        ("Scan, mesh, error", f"<p>{turn}({', '.join(f'{x:g}' for x in center)}).{note}</p>" + _scenes(shown)),
+        ("Loss, constraint by constraint", _html(curves) if losses else "<p>No steps were recorded.</p>"),
+        ("Slices of the signed distance", "<p>Black: the surface. Lines: equal distances.</p>" + _html(_slices(field))),
+        ("Residuals", _html(bars)),
+        ("Made by", f"<pre>{escape(command)}</pre><pre>{escape(settings)}</pre>"),
+    ])  # fmt: skip
+
+
+def comparison_page(title: str, meshes: Mapping[str, Mesh], reference: Mesh | PointCloud, facts: Facts) -> str:
+    """The HTML of meshes against a reference: each coloured by its distance from it, on one scale."""
+    small = {name: _decimated(mesh) for name, mesh in meshes.items()}
+    away = {name: nearest(mesh.vertices, reference)[0] for name, mesh in small.items()}
+    worst = float(np.quantile(np.concatenate(list(away.values())), 0.99))
+    center = _center(next(iter(small.values())))
+    shown = {name: _surface(mesh, center, away[name], worst) for name, mesh in small.items()}
+    return _page(title, [("", _table(facts)), ("Distance from the reference, scan units", _scenes(shown))])
+
+
+def _page(title: str, parts: Sequence[tuple[str, str]]) -> str:
+    from plotly.offline import get_plotlyjs
+
+    body = "".join((f"<h2>{escape(name)}</h2>" if name else "") + content for name, content in parts)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>'
+        f"<body><h1>{escape(title)}</h1>{body}</body></html>"
+    )
+
+
+def _table(facts: Facts) -> str:
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in facts)
+    return f"<table>{rows}</table>"
+
+
+def _html(figure: Any, script: str | None = None) -> str:
+    figure.update_layout(template="plotly_white", margin={"l": 50, "r": 20, "t": 30, "b": 40})
+    return figure.to_html(include_plotlyjs=False, full_html=False, post_script=script)
+
+
+def _scenes(shown: Mapping[str, Any]) -> str:
+    """Traces side by side, each in a scene of its own, whose cameras move together."""
+    from plotly.subplots import make_subplots
+
+    count = len(shown)
+    figure = make_subplots(1, count, specs=[[{"type": "scene"}] * count], subplot_titles=list(shown),
+                           horizontal_spacing=0.01)  # fmt: skip
+    for column, trace in enumerate(shown.values()):
+        figure.add_trace(trace, 1, column + 1)
+    hidden = {"visible": False}
+    figure.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden)
+    figure.update_layout(height=560, showlegend=False)
+    return _html(figure, LINK)
+
+
+def _points(points: Floats, marks: dict[str, Any]) -> Any:
+    import plotly.graph_objects as go
+
+    x, y, z = points.astype(np.float32).T
+    return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marks, hoverinfo="skip" if "cmax" not in marks else None)
+
+
+def _coloured(values: Floats, worst: float) -> dict[str, Any]:
+    bar = {"title": "scan units", "thickness": 14, "len": 0.7}
+    return {"size": 1.8, "color": values.astype(np.float32), "cmin": 0, "cmax": worst, "colorscale": "Viridis",
+            "colorbar": bar}  # fmt: skip
+
+
+def _surface(mesh: Mesh, center: Floats, away: Floats | None = None, worst: float = 0.0) -> Any:
+    import plotly.graph_objects as go
+
+    (x, y, z), (i, j, k) = (mesh.vertices - center).astype(np.float32).T, mesh.faces.astype(np.int32).T
+    light = {"ambient": 0.45, "diffuse": 0.7, "specular": 0.15, "roughness": 0.8}
+    look: dict[str, Any] = {"color": "#c8c8cc"}
+    if away is not None:
+        look = {"intensity": away.astype(np.float32), "cmin": 0, "cmax": worst, "colorscale": "Viridis"}
+        look["colorbar"] = {"title": "scan units", "thickness": 14, "len": 0.7}
+    elif mesh.colors is not None:
+        look = {"vertexcolor": mesh.colors}
+    return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lighting=light, hoverinfo="skip", **look)
+
+
+def _slices(field: Field) -> Any:
+    """The distance on three planes through the middle of the field's cube, with lines of equal distance."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    along = np.linspace(-1, 1, SLICE) * field.frame.scale
+    figure = make_subplots(1, 3, subplot_titles=[f"{axis} in the middle" for axis in "xyz"])
+    for column, axis in enumerate(range(3)):
+        u, v = [a for a in range(3) if a != axis]
+        places = np.zeros((SLICE * SLICE, 3))
+        places[:, u], places[:, v] = (grid.ravel() for grid in np.meshgrid(along, along))
+        distance = field.distance(places + np.asarray(field.frame.center)).reshape(SLICE, SLICE).astype(np.float32)
+        limit = float(np.abs(distance).max())
+        lines = {"start": -limit, "end": limit, "size": limit / 12}
+        across = {"x": along, "y": along, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
+        figure.add_trace(go.Contour(**across, contours=lines, colorscale="RdBu_r", zmin=-limit, zmax=limit,
+                                    line_width=0.5, showscale=False), 1, column + 1)  # fmt: skip
+        figure.add_trace(go.Contour(**across, contours={"start": 0, "end": 0, "size": 1, "coloring": "lines"},
+                                    colorscale=[[0, "black"], [1, "black"]], line_width=3, showscale=False),
+                         1, column + 1)  # fmt: skip
+        figure.update_yaxes(scaleanchor=f"x{column + 1 if column else ''}", row=1, col=column + 1)
+    figure.update_layout(height=480)
+    return figure
+
+
+def _center(mesh: Mesh) -> Floats:
+    return (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
+
+
+def _decimated(mesh: Mesh) -> Mesh:
+    """The mesh with at most SHOWN_TRIANGLES, by quadric error (Garland and Heckbert 1997)."""
+    if len(mesh.faces) <= SHOWN_TRIANGLES:
+        return mesh
+    from sdfrecon.files import open3d
+
+    o3d, center = open3d(), _center(mesh)
+    built = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(mesh.vertices - center), o3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
+    )
+    if mesh.colors is not None:
+        built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
+    built = built.simplify_quadric_decimation(SHOWN_TRIANGLES)
+    colors = (
+        (np.asarray(built.vertex_colors) * 255).clip(0, 255).astype(np.uint8) if built.has_vertex_colors() else None
+    )
+    return Mesh(np.asarray(built.vertices) + center, np.asarray(built.triangles), colors=colors)

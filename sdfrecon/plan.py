@@ -1,0 +1,60 @@
+"""What a reconstruction will take, before it starts: time from a few of its steps, memory from what it holds."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step
+
+A_POINT, A_SQUARE = 600, 1100
+"""Bytes held for each point of the scan, and for each square of a face of the grid (benchmarks/speed.py)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """points: of the scan. spacing: between neighbours, scan units. seconds: of the fit. memory: bytes at the peak."""
+
+    points: int
+    spacing: float
+    seconds: float
+    memory: float
+
+
+def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
+    """What fitting and meshing a cloud will take. The process that asks is counted as it is."""
+    some = cloud.points[:: max(1, len(cloud) // 10_000)]
+    spacing = cKDTree(cloud.points).query(some, k=[2], workers=-1)[0] if len(cloud) > 1 else np.zeros(1)
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    memory = now + A_POINT * len(cloud) + A_SQUARE * config.resolution**2
+    seconds = config.fit.steps * seconds_per_step(config, device)
+    return Plan(len(cloud), float(np.median(spacing)), seconds, memory)
+
+
+def check_memory(plan: Plan, resolution: int, allowed: float | None) -> None:
+    """Raises InputError where the plan needs more bytes than are allowed, or than are free if None."""
+    limit = free_memory() if allowed is None else allowed
+    if plan.memory <= limit:
+        return
+    less = int(np.sqrt(max(limit - (plan.memory - A_SQUARE * resolution**2), 0) / A_SQUARE))
+    way = f"lower --resolution to {less}" if less >= 8 else "give the scan fewer points"
+    raise InputError(
+        f"this needs about {plan.memory / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are "
+        f"{'free' if allowed is None else 'allowed'}: {way}"
+    )
+
+
+def free_memory() -> float:
+    """Bytes that this process may still take, with those that it holds; infinite where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
+    return free + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

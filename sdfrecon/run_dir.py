@@ -1,0 +1,66 @@
+"""The folder in which a run keeps what it would need to go on: its checkpoint, its losses, and a lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sdfrecon.files import make_folder
+from sdfrecon.geometry import InputError
+
+Losses = dict[int, dict[str, float]]
+"""By the number of steps done, every constraint's share of the loss."""
+
+
+class RunDir:
+    """Files called after a key that only the same run has: two runs cannot take each other's."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.checkpoint = folder / f"checkpoint-{key}.safetensors"
+        self._losses = folder / f"losses-{key}.jsonl"
+        self._lock = folder / "lock"
+
+    def losses(self) -> Losses:
+        """Those noted before, of an interrupted run too."""
+        if not self._losses.exists():
+            return {}
+        found: Losses = {}
+        for line in self._losses.read_text().splitlines():
+            try:
+                step, terms = json.loads(line)
+            except ValueError:
+                continue  # a line that a kill cut short
+            found[step] = terms
+        return dict(sorted(found.items()))
+
+    def note(self, step: int, terms: dict[str, float]) -> None:
+        """Adds a line to the losses."""
+        with open(self._losses, "a") as file:
+            file.write(json.dumps([step, terms]) + "\n")
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Holds the folder. Raises InputError where another run does; what a killed one held is free."""
+        make_folder(self.folder)
+        with open(self._lock, "w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass  # Windows has no such locks
+            except OSError:
+                raise InputError(
+                    f"another run is using {self.folder}: let it end, or choose another --run-dir or --output"
+                ) from None
+            yield
+
+    def remove(self) -> None:
+        """Takes away a finished run's files, and the folder if nothing else is in it."""
+        for path in (self.checkpoint, self._losses, self._lock):
+            path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
