@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sdfrecon.columns import Arrays, from_columns, from_names, parse_text, to_bytes
 from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.pcd import read_pcd
 
 FIELD_FORMAT = "sdfrecon-field-1"
 MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
@@ -92,7 +93,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
         ".ply": _read_ply,
-        ".pcd": _read_pcd,
+        ".pcd": lambda p: read_pcd(p, open3d()),
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
@@ -321,18 +322,6 @@ def _read_ply(path: Path) -> Arrays:
     arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
         arrays["normals"] = np.asarray(_load_trimesh(path).vertex_normals)
-    return arrays
-
-
-def _read_pcd(path: Path) -> Arrays:
-    cloud = open3d().io.read_point_cloud(str(path))
-    arrays = {"points": np.asarray(cloud.points)}
-    if not len(arrays["points"]):
-        raise ValueError("no points found in it")
-    if cloud.has_normals():
-        arrays["normals"] = np.asarray(cloud.normals)
-    if cloud.has_colors():
-        arrays["colors"] = np.asarray(cloud.colors)
     return arrays
 
 

@@ -224,6 +224,12 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         files.load_field(path)
 
 
+PCD = (  # Open3D takes each of these and crashes
+    b"VERSION 0.7\nFIELDS %s\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\nCOUNT %s\nHEIGHT 1\nWIDTH %s\nPOINTS %s\n"
+    b"DATA binary\n" + bytes(48)
+)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -240,7 +246,12 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         ("scan.xyz", b"1 2\n3 4\n", "at least x y z; got an array of shape"),
         ("scan.pts", b"5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
         ("scan.npy", b"\x93NUMPY\x01\x00junk", "cannot read .* as a NPY scan"),
-        ("scan.pcd", b"not a pcd", "cannot read .* as a PCD scan"),
+        ("scan.pcd", b"not a pcd", "is no PCD file"),
+        ("scan.pcd", PCD % (b"x y z normal_x normal_y n9rmal_z", b"1 1 1 1 1 1", b"2", b"2"), "contradicts itself"),
+        ("scan.pcd", PCD % (b"x y z normal_x normal_y normal_z", b"1 1 1", b"2", b"2"), "contradicts itself"),
+        ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 1", b"1000000000000", b"1000000000000"), "promises 10+ points"),
+        ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 -1", b"2", b"2"), "COUNT must be whole numbers above 0"),
+        ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, COUNT, WIDTH"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
         ("scan.doc", b"x", "unknown ending"),
     ],

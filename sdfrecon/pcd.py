@@ -1,0 +1,83 @@
+"""PCD files, read by Open3D once their header is known to be sound: it trusts that, and crashes where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdfrecon.columns import Arrays
+from sdfrecon.geometry import InputError
+
+PARTS = ("FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA")
+HEADER = 1 << 16
+
+
+def read_pcd(path: Path, open3d: Any) -> Arrays:
+    """Points, and normals and colours where there are any. Raises InputError or ValueError for a damaged file."""
+    check(path)
+    cloud = open3d.io.read_point_cloud(str(path))
+    arrays = {"points": np.asarray(cloud.points)}
+    if not len(arrays["points"]):
+        raise ValueError("no points found in it")
+    if cloud.has_normals():
+        arrays["normals"] = np.asarray(cloud.normals)
+    if cloud.has_colors():
+        arrays["colors"] = np.asarray(cloud.colors)
+    return arrays
+
+
+def check(path: Path) -> None:
+    """Raises InputError where the header contradicts itself or promises more than the file holds.
+
+    The format: https://pointclouds.org/documentation/tutorials/pcd_file_format.html
+    """
+    with open(path, "rb") as file:
+        start = file.read(HEADER)
+    header: dict[str, list[str]] = {}
+    end = 0
+    while "DATA" not in header:
+        line, newline, _ = start[end:].partition(b"\n")
+        if not newline:
+            raise InputError(f"{path} is no PCD file: its header has no line DATA")
+        end += len(line) + 1
+        words = line.decode("ascii", "replace").split()
+        if words and words[0] in PARTS:
+            header[words[0]] = words[1:]
+    missing = [part for part in PARTS if not header.get(part)]
+    if missing:
+        raise InputError(f"{path} is a damaged PCD file: its header lacks {', '.join(missing)}")
+    fields = header["FIELDS"]
+    sizes, counts = (_numbers(path, part, header[part]) for part in ("SIZE", "COUNT"))
+    width, height, points = (_numbers(path, part, header[part])[0] for part in ("WIDTH", "HEIGHT", "POINTS"))
+    normals = [f"normal_{axis}" in fields for axis in "xyz"]
+    if (
+        not len(fields) == len(sizes) == len(counts) == len(header["TYPE"])
+        or len(set(fields) - {"_"}) < len([field for field in fields if field != "_"])
+        or not {"x", "y", "z"} <= set(fields)
+        or not all(size in (1, 2, 4, 8) for size in sizes)
+        or any(normals) != all(normals)
+        or not all(count == 1 for count, field in zip(counts, fields, strict=True) if field != "_")
+        or any(kind not in ("I", "U", "F") for kind in header["TYPE"])
+        or width * height != points
+    ):
+        raise InputError(f"{path} is a damaged PCD file: its header contradicts itself")
+    row = sum(size * count for size, count in zip(sizes, counts, strict=True))
+    held, kind = path.stat().st_size - end, header["DATA"][0]
+    if kind == "binary_compressed":
+        packed, unpacked = (int.from_bytes(start[end + 4 * i : end + 4 * i + 4], "little") for i in range(2))
+        sound = packed + 8 <= held and unpacked == row * points
+    else:
+        # In text a number and what parts it from the next take two bytes at least.
+        sound = points * (row if kind == "binary" else 2 * len(fields)) <= held + 1
+    if kind not in ("ascii", "binary", "binary_compressed") or not sound:
+        raise InputError(f"{path} promises {points} points and holds fewer: the file is truncated or damaged")
+
+
+def _numbers(path: Path, part: str, words: list[str]) -> list[int]:
+    if not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise InputError(
+            f"{path} is a damaged PCD file: its {part} must be whole numbers above 0; got {' '.join(words)}"
+        )
+    return [int(word) for word in words]
