@@ -12,7 +12,7 @@ from tyro.conf import OmitSubcommandPrefixes, subcommand
 
 from sdfrecon import commands, image_commands, options
 from sdfrecon.geometry import InputError
-from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report
+from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report, View
 
 ImageCommand = (
     Annotated[options.ImageFit, subcommand("fit")]
@@ -38,6 +38,7 @@ Command = (
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Info, subcommand("info")]
     | Annotated[Report, subcommand("report")]
+    | Annotated[View, subcommand("view")]
     | Annotated[Image, subcommand("image")]
     | Annotated[Demo, subcommand("demo")]
 )
@@ -59,6 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
         Compare: commands.compare,
         Info: commands.info,
         Report: commands.report,
+        View: commands.view,
         Demo: commands.demo,
         options.ImageFit: image_commands.fit,
         options.ImageRender: image_commands.render,

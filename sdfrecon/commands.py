@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct, Report
+from sdfrecon.options import Compare, Demo, Device, Info, MeshCommand, Query, Reconstruct, Report, View
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
     from sdfrecon.metrics import Comparison
     from sdfrecon.reconstruction import ReconstructConfig, Reconstruction
     from sdfrecon.run_dir import Losses, RunDir
+    from sdfrecon.viewer import LiveViewer
 
 
 def reconstruct(command: Reconstruct) -> None:
@@ -56,7 +57,8 @@ def reconstruct(command: Reconstruct) -> None:
         cloud = estimate_normals(cloud, command.viewpoint)
     _announce(cloud, config, command, tell)
     start = time.monotonic()
-    result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet)
+    live = _live(cloud, config, command) if command.view else None
+    result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     files.save_field(field, result.field)
     files.write_mesh(output, result.mesh)
     run = {
@@ -81,6 +83,33 @@ def reconstruct(command: Reconstruct) -> None:
     tell(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
     if command.report:
         tell(f"page:  {output.with_suffix('.html')}")
+    if live is not None:
+        live.show_mesh(result.mesh)
+        say(f"the result stays at {live.address} until Ctrl-C")
+        live.wait()
+
+
+def view(command: View) -> None:
+    """File -> page in the browser."""
+    from sdfrecon.frame import Frame
+    from sdfrecon.viewer import Viewer
+
+    at_least(8, "--resolution", command.resolution, command.resolution)
+    if command.file.suffix.lower() == ".safetensors":
+        field = _shape(command.file)
+        viewer = Viewer(field.frame, command.host, command.port)
+        viewer.show_mesh(field.mesh(command.resolution))
+        viewer.show_slices(field)
+    else:
+        loaded = _mesh_or_cloud(command.file)
+        cloud = PointCloud(loaded.vertices) if isinstance(loaded, Mesh) else loaded
+        viewer = Viewer(Frame.around(cloud), command.host, command.port)
+        if isinstance(loaded, Mesh):
+            viewer.show_mesh(loaded)
+        else:
+            viewer.show_cloud(loaded)
+    say(f"{command.file} is at {viewer.address} until Ctrl-C")
+    viewer.wait()
 
 
 def report(command: Report) -> None:
@@ -258,6 +287,17 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 
+def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct) -> LiveViewer:
+    from sdfrecon.cleaning import clean
+    from sdfrecon.frame import Frame
+    from sdfrecon.viewer import LiveViewer
+
+    cleaned, _ = clean(cloud)
+    live = LiveViewer(cleaned, Frame.around(cleaned, config.margin), command.host, command.port)
+    say(f"look at it while it fits: {live.address}")
+    return live
+
+
 def _write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh, field: Field, losses: Losses) -> None:
     from sdfrecon.files import write_text
     from sdfrecon.metrics import nearest
@@ -286,7 +326,13 @@ def _check_page(path: Path) -> None:
 
 
 def _run(
-    cloud: PointCloud, config: ReconstructConfig, device: Device, run_dir: Path, name: str, quiet: bool
+    cloud: PointCloud,
+    config: ReconstructConfig,
+    device: Device,
+    run_dir: Path,
+    name: str,
+    quiet: bool,
+    live: LiveViewer | None = None,
 ) -> Reconstruction:
     from sdfrecon.fit import Interrupted
     from sdfrecon.reconstruction import reconstruct
@@ -301,6 +347,7 @@ def _run(
             name=name,
             progress=not quiet and sys.stderr.isatty(),
             tell=lambda line: None if quiet and not line.startswith("warning") else _tell(line),
+            watch=live,
         )
     except Interrupted as stopped:
         print(

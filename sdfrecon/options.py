@@ -48,10 +48,30 @@ class Reconstruct:
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
     """Also write a page to look at, the mesh's name ending in .html: scan, mesh and error to turn, losses, slices."""
+    view: bool = False
+    """Show scan, surface, slices and loss in the browser while it fits; needs pip install 'sdfrecon[view]'."""
+    host: str = "127.0.0.1"
+    """Who may connect to --view: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
+    port: int = 8080
+    """Of --view; the next free one where it is taken."""
     max_memory: float | None = None
     """Refuse what would need more, in GB. If not given, more than is free."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Show a scan, a mesh or a field in the browser, until Ctrl-C."""
+
+    file: Positional[Path]
+    """A scan, a mesh or a field."""
+    resolution: int = 256
+    """Of a field: cells along its box when its surface is turned into triangles."""
+    host: str = "127.0.0.1"
+    """Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
+    port: int = 8080
+    """Where to listen; the next free one where it is taken."""
 
 
 @dataclass(frozen=True)

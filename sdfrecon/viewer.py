@@ -1,0 +1,174 @@
+"""Scan, surface and slices in the browser, live while a field is fitted. Drawn by viser (the extra `view`).
+
+All is shown in the field's cube, [-1, 1]^3, so that a scan's large coordinates keep their digits on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+from sdfrecon.meshing import extract_mesh
+
+SHARE, EVERY = 0.05, 2.0
+"""The live view takes at most this share of the time, and shows the surface so often, seconds."""
+CELLS, PIXELS, POINTS = 64, 128, 200_000
+GREY, BLUE = (190, 190, 196), (60, 60, 110)
+
+
+class Viewer:
+    """A page at `address` with what `show_...` was given. host: who may connect; 127.0.0.1 is this machine alone.
+
+    Raises InputError where viser is not installed or the port is taken.
+    """
+
+    def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
+        try:
+            import viser
+        except ImportError:
+            raise InputError("the viewer needs viser: pip install 'sdfrecon[view]'") from None
+        try:
+            self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
+        except OSError as error:
+            raise InputError(f"cannot listen on {host}, port {port}: {error}: choose another --port") from None
+        self.frame = frame
+        self.server.scene.set_up_direction("+z")
+        self.server.initial_camera.position = (2.0, -2.4, 1.6)
+        self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
+        self.address = f"http://{host}:{self.server.get_port()}"
+
+    def show_cloud(self, cloud: PointCloud) -> None:
+        """Points, in their colours."""
+        every = slice(None, None, max(1, len(cloud) // POINTS))
+        points = self.frame.points_to_unit(cloud.points[every]).astype(np.float32)
+        colors = (
+            np.broadcast_to(np.array(BLUE, np.uint8), points.shape) if cloud.colors is None else cloud.colors[every]
+        )
+        self.server.scene.add_point_cloud("scan", points, colors, point_size=0.004)
+
+    def show_mesh(self, mesh: Mesh, unit: bool = False) -> None:
+        """Triangles, from both sides, since an open surface has two. unit: they are in the cube already."""
+        vertices = mesh.vertices if unit else self.frame.points_to_unit(mesh.vertices)
+        self.server.scene.add_mesh_simple("surface", vertices.astype(np.float32), mesh.faces.astype(np.uint32),
+                                          color=GREY, side="double")  # fmt: skip
+
+    def show_slices(self, field: Field) -> None:
+        """A plane to drag through the field: red is outside, blue inside, black the surface."""
+        gui = self.server.gui
+        self._axis = gui.add_dropdown("slice across", ("x", "y", "z", "none"), initial_value="none")
+        self._place = gui.add_slider("at", min=-1.0, max=1.0, step=0.01, initial_value=0.0)
+        self._moved = False
+
+        def moved(_: Any) -> None:
+            self._moved = True
+
+        self._axis.on_update(moved)
+        self._place.on_update(moved)
+        self._field = field
+
+    def wait(self) -> None:
+        """Keeps the page up, and its slices moving, until Ctrl-C."""
+        while True:
+            self._draw_slice()
+            time.sleep(0.05)
+
+    def _draw_slice(self, always: bool = False) -> None:
+        if not hasattr(self, "_field") or not (self._moved or always):
+            return
+        self._moved, axis = False, self._axis.value
+        if axis == "none":
+            self.server.scene.add_image("slice", np.zeros((1, 1, 3), np.uint8), 0.001, 0.001, visible=False)
+            return
+        across = "xyz".index(axis)
+        points, turn = plane(across, self._place.value)
+        with torch.no_grad():
+            distance = self._field.value(torch.tensor(points, dtype=torch.float32).to(self._field.device))
+        self.server.scene.add_image("slice", painted(distance[:, 0].cpu().numpy().reshape(PIXELS, PIXELS)), 2.0, 2.0,
+                                    wxyz=turn, position=tuple(self._place.value * np.eye(3)[across]))  # fmt: skip
+
+
+class LiveViewer(Viewer):
+    """A viewer that watches a fit (`reconstruct`'s watch): the surface grows, the loss falls, a button ends it."""
+
+    def __init__(self, cloud: PointCloud, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
+        super().__init__(frame, host, port)
+        self.show_cloud(cloud)
+        self.stopped = False
+        self._status = self.server.gui.add_markdown("starting")
+        self._losses: list[tuple[int, float]] = []
+        self._plot: Any = None
+        button = self.server.gui.add_button("stop here and mesh")
+
+        @button.on_click
+        def _(_: Any) -> None:
+            self.stopped = True
+
+        self._start, self._spent, self._last = time.monotonic(), 0.0, 0.0
+
+    def __call__(self, step: int, terms: dict[str, float], field: Field) -> bool:
+        """Shows the field as it is, if that is due and has not cost too much. True once the button was pressed."""
+        start = time.monotonic()
+        self._losses.append((step, sum(terms.values())))
+        if not hasattr(self, "_field"):
+            self.show_slices(field)
+        if start - self._last > EVERY and self._spent <= SHARE * (start - self._start):
+            self._show(step, field)
+            self._last = time.monotonic()
+        if self._moved:
+            self._draw_slice()
+        self._spent += time.monotonic() - start
+        return self.stopped
+
+    def _show(self, step: int, field: Field) -> None:
+        self._status.content = f"step {step:,}, loss {self._losses[-1][1]:.4g}"
+        with suppress(InputError):  # there is no surface yet
+            self.show_mesh(extract_mesh(field, CELLS), unit=True)
+        self._draw_slice(always=True)
+        figure = curve(self._losses)
+        if self._plot is None:
+            self._plot = self.server.gui.add_plotly(figure)
+        else:
+            self._plot.figure = figure
+
+
+def plane(axis: int, place: float) -> tuple[Floats, tuple[float, float, float, float]]:
+    """(PIXELS^2, 3) points of the cube across an axis, row after row from the top, and an image's rotation there."""
+    along = (np.arange(PIXELS) + 0.5) / PIXELS * 2 - 1
+    half = np.sqrt(0.5)
+    # Image right and down as axes, and the rotation (w, x, y, z) that turns an image's own x, y into them.
+    right, down, turn = (
+        ((0, 1, 0), (0, 0, 1), (0.5, 0.5, 0.5, 0.5)),
+        ((1, 0, 0), (0, 0, 1), (half, half, 0.0, 0.0)),
+        ((1, 0, 0), (0, 1, 0), (1.0, 0.0, 0.0, 0.0)),
+    )[axis]
+    u, v = np.meshgrid(along, along)
+    points = u[..., None] * np.array(right) + v[..., None] * np.array(down) + place * np.eye(3)[axis]
+    return points.reshape(-1, 3), turn
+
+
+def painted(distance: Floats) -> Any:
+    """(h, w, 3) bytes: signed distances as colours, red outside and blue inside, with lines, the zero level black."""
+    from matplotlib import colormaps
+
+    limit = max(float(np.abs(distance).max()), 1e-9)
+    colors = colormaps["RdBu_r"](0.5 + 0.5 * distance / limit)[..., :3]
+    colors[np.abs(distance % 0.1 - 0.05) > 0.046] *= 0.8
+    colors[np.abs(distance) < 2.0 / len(distance)] = 0
+    return (255 * colors).astype(np.uint8)
+
+
+def curve(losses: list[tuple[int, float]]) -> Any:
+    """The loss over the steps."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure(go.Scatter(x=[step for step, _ in losses], y=[loss for _, loss in losses]))
+    figure.update_layout(xaxis_title="step", yaxis_title="loss", yaxis_type="log",
+                         margin={"l": 40, "r": 10, "t": 10, "b": 40})  # fmt: skip
+    return figure
