@@ -17,10 +17,17 @@ def test_the_same_seed_draws_the_same_bytes() -> None:
 
 def test_a_pool_keeps_points_and_attributes_together() -> None:
     points = torch.rand(30, 2)
-    drawn, known = Pool(points, {"double": 2 * points, "sum": points.sum(1)}, 100).sample(generator())
-    assert drawn.shape == (100, 2)
+    drawn, known = Pool(points, {"double": 2 * points, "sum": points.sum(1)}, 20).sample(generator())
+    assert drawn.shape == (20, 2)
     assert torch.equal(known["double"], 2 * drawn)
     assert torch.equal(known["sum"], drawn.sum(1))
+
+
+def test_a_pool_of_which_all_is_wanted_gives_its_table() -> None:
+    points = torch.rand(30, 2)
+    drawn, known = Pool(points, {"double": 2 * points}, 100).sample(generator())
+    assert torch.equal(drawn, points)
+    assert torch.equal(known["double"], 2 * points)
 
 
 def test_uniform_points_fill_the_box_evenly() -> None:
