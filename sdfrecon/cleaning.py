@@ -11,14 +11,17 @@ from scipy.spatial import cKDTree
 from sdfrecon.geometry import Floats, InputError, PointCloud
 
 NEIGHBOURS = 8
+LEAST = 1e-100
+"""Below it, and above its inverse, squares of coordinates vanish or overflow."""
+SLABS = 32
 
 
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
 
     Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, and `strays`. Colours stay.
-    Raises InputError where the cloud has no normals, where fewer than 10 points remain, or where they have no extent
-    in two directions, so that they cannot be a surface.
+    Raises InputError where the cloud has no normals, where fewer than 10 points remain, and where these cannot be a
+    surface: they lie on a line, in parts far apart, or beyond what can be computed with.
     """
     if cloud.normals is None or not len(cloud.normals):
         raise InputError(
@@ -36,27 +39,32 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             cloud = cloud.select(mask)
 
     assert cloud.normals is not None
-    keep(_finite(cloud.points) & _finite(cloud.normals), "coordinates or normals not finite")
+    keep(finite(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
     # Scaled by the largest component first: the squares of very small ones would vanish.
     largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
     keep(largest[:, 0] > 0, "zero normals")
     keep(_first_of_each(cloud.points), "exact copies of another point")
     if len(cloud) < 10:
         raise InputError(f"expected a scan of at least 10 different points; got {len(cloud)}: check the file")
+    if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
+        raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
     if not spread[1] > 1e-9 * spread[0]:
         raise InputError("expected points of a surface; got points on a line: check the columns of the file")
+    if empty := _empty_share(cloud.points):
+        raise InputError(
+            f"expected one scan; got parts far apart, with nothing in {empty:.0%} of the way between: "
+            "reconstruct each on its own, or take away what is stray"
+        )
 
     normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
     keep(~strays(cloud), "alone, and not of one surface with their neighbours")
-    if against := against_neighbours(cloud):
-        share = against / len(cloud)
-        if share > 0.01:
-            notes.append(
-                f"warning: {against:,} normals ({share:.0%}) point against their neighbours: they look flipped or "
-                "mixed, and the surface will suffer: orient them first, or pass --estimate-normals"
-            )
+    if (seam := at_a_seam(cloud)) > 0.25 * len(cloud) ** 0.5:
+        notes.append(
+            f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
+            "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
+        )
     return cloud, notes
 
 
@@ -70,7 +78,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     from sdfrecon.files import open3d
 
     o3d = open3d()
-    cloud = cloud.select(_finite(cloud.points))
+    cloud = cloud.select(finite(cloud.points))
     cloud = cloud.select(_first_of_each(cloud.points))
     if len(cloud) < 10:
         raise InputError(f"estimating normals needs at least 10 different points; got {len(cloud)}: check the file")
@@ -99,29 +107,42 @@ def strays(cloud: PointCloud) -> NDArray[np.bool_]:
     is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
     A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays.
     """
-    distance, index, cosine = _neighbours(cloud)
-    assert cloud.normals is not None
-    offset = cloud.points[:, None] - cloud.points[index]
-    rise = np.abs(np.einsum("nkd,nkd->nk", offset, cloud.normals[index])) / distance
+    distance, cosine, rise = _neighbours(cloud)
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])
     return alone & (cosine.mean(axis=1) - rise.mean(axis=1) < 0.25)
 
 
-def against_neighbours(cloud: PointCloud) -> int:
-    """How many points' normals oppose those of more than half of their nearest neighbours."""
-    _, _, cosine = _neighbours(cloud)
-    return int(((cosine < -0.3).sum(axis=1) > cosine.shape[1] / 2).sum())
+def at_a_seam(cloud: PointCloud) -> int:
+    """How many points have two neighbours or more on their own tangent plane with normals opposite to theirs.
+
+    On a surface with an inside and an outside there are none: the other side of a thin wall is off the plane. Where
+    one part of a scan is flipped they line its rim, which grows with the root of the number of points.
+    """
+    _, cosine, rise = _neighbours(cloud)
+    return int((((cosine < -0.7) & (rise < 0.2)).sum(axis=1) > 1).sum())
 
 
-def _neighbours(cloud: PointCloud) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """(n, k) distances to the nearest other points, their indices, and the cosines between the normals."""
+def _neighbours(cloud: PointCloud) -> tuple[Floats, Floats, Floats]:
+    """(n, k) distances to the nearest other points, cosines between the normals, and sines to the tangent planes."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
-    return distance, index, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index])
+    offset = cloud.points[:, None] - cloud.points[index]
+    rise = np.abs(np.einsum("nkd,nkd->nk", offset, cloud.normals[index])) / distance
+    return distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
 
 
-def _finite(rows: Floats) -> NDArray[np.bool_]:
+def _empty_share(points: Floats) -> float:
+    """The share of the way along the longest axis that many points leave empty, where that is more than half."""
+    extent = np.ptp(points, axis=0)
+    along = points[:, extent.argmax()]
+    filled = np.unique(((along - along.min()) / extent.max() * SLABS).astype(int).clip(max=SLABS - 1))
+    empty = 1 - len(filled) / SLABS
+    return empty if empty > 0.5 and len(points) > 10 * SLABS else 0.0
+
+
+def finite(rows: Floats) -> NDArray[np.bool_]:
+    """(n,) true for rows without NaN and infinities."""
     return np.asarray(np.isfinite(rows).all(axis=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
-from sdfrecon import commands, image_commands, options
+from sdfrecon import commands, image_commands, options, showing
 from sdfrecon.geometry import InputError
 from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report, View
 
@@ -57,10 +58,10 @@ def main(args: Sequence[str] | None = None) -> None:
         Reconstruct: commands.reconstruct,
         MeshCommand: commands.mesh,
         Query: commands.query,
-        Compare: commands.compare,
-        Info: commands.info,
-        Report: commands.report,
-        View: commands.view,
+        Compare: showing.compare,
+        Info: showing.info,
+        Report: showing.report,
+        View: showing.view,
         Demo: commands.demo,
         options.ImageFit: image_commands.fit,
         options.ImageRender: image_commands.render,
@@ -72,6 +73,10 @@ def main(args: Sequence[str] | None = None) -> None:
     task = command.task if isinstance(command, Image) else command
     try:
         run[type(task)](task)
+    except BrokenPipeError:
+        # Who read the output has gone, as `head` does: what is still to be written must not fail at the exit too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         sys.exit(_fail(str(error)))
     except (MemoryError, RuntimeError, ArithmeticError) as error:

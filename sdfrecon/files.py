@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,10 @@ MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
 TEXT = (".xyz", ".xyzn", ".txt", ".csv", ".asc", ".pts", ".pwn")
 MESH_READERS = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 CLOUD_READERS = (*MESH_READERS, *TEXT, ".pcd", ".npy", ".npz")
+
+
+STREAM = Path("-")
+"""Standard output, as the name of a mesh to write."""
 
 
 def open3d() -> Any:
@@ -126,12 +132,18 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     """Writes PLY, OBJ, STL, GLB or OFF by ending, with normals and colours where the format has them.
 
     PLY holds doubles where single precision would lose digits (georeferenced scans); GLB, whose format has none, gets
-    the mesh around its centre and a translation. Raises InputError for another ending or a place that refuses it.
+    the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending or a place that
+    refuses it.
     """
     import trimesh
 
     path = Path(path)
     check_mesh_ending(path)
+    if path == STREAM:
+        with TemporaryDirectory() as folder:
+            write_mesh(Path(folder) / "mesh.ply", mesh)
+            sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
+        return
     suffix = path.suffix.lower()
     center = mesh.vertices.mean(axis=0) if suffix == ".glb" else np.zeros(3)
     built = trimesh.Trimesh(
@@ -163,6 +175,8 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
 
 def check_mesh_ending(path: Path) -> None:
     """Raises InputError where no mesh can be written under this name: asked before the work, not after it."""
+    if path == STREAM:
+        return
     if path.suffix.lower() not in MESH_WRITERS:
         raise InputError(f"unknown ending of {path}: a mesh is written as one of {' '.join(MESH_WRITERS)}")
     check_place(path)

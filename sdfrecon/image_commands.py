@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.commands import at_least, check_places, say
+from sdfrecon.console import at_least, check_places, say
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.options import (
     Fitting,

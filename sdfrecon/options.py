@@ -23,12 +23,13 @@ class Reconstruct:
     scan: Positional[Path]
     """The scan: PLY, PCD, PTS, PWN, XYZ, TXT, CSV, NPY, NPZ, or a mesh whose vertices are taken."""
     output: Path | None = None
-    """The mesh to write: .ply, .obj, .stl, .glb or .off. If not given, SCAN_mesh.ply beside the scan."""
+    """The mesh to write: .ply, .obj, .stl, .glb or .off, or - for PLY on standard output. If not given, SCAN_mesh.ply
+    beside the scan."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
     """How much work to put in: draft takes well under a minute on two processor cores, standard and fine recover more
     detail for more time. paper is the original SIREN recipe, 10,000 steps of its loss and optimiser, for comparison."""
     field: Path | None = None
-    """The field to write. If not given, the mesh's name ending in .safetensors."""
+    """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: int | None = None
     """Cells along the box around the scan when triangles are made: twice as many give four times the triangles."""
     steps: int | None = None
@@ -94,7 +95,7 @@ class MeshCommand:
     field: Positional[Path]
     """The field, as `reconstruct` wrote it (.safetensors)."""
     output: Path
-    """The mesh to write: .ply, .obj, .stl, .glb or .off."""
+    """The mesh to write: .ply, .obj, .stl, .glb or .off, or - for PLY on standard output."""
     resolution: int = 256
     """Cells along the box around the scan: twice as many give four times the triangles."""
     level: float = 0.0

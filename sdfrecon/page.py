@@ -112,7 +112,7 @@ def _table(facts: Facts) -> str:
 
 
 def _html(figure: Any, script: str | None = None) -> str:
-    figure.update_layout(template="plotly_white", margin={"l": 50, "r": 20, "t": 30, "b": 40})
+    figure.update_layout(template="plotly_white", margin={"l": 50, "r": 20, "t": 60, "b": 40})
     return figure.to_html(include_plotlyjs=False, full_html=False, post_script=script)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from sdfrecon.cleaning import finite
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step
 
@@ -29,8 +30,9 @@ class Plan:
 
 def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
     """What fitting and meshing a cloud will take. The process that asks is counted as it is."""
-    some = cloud.points[:: max(1, len(cloud) // 10_000)]
-    spacing = cKDTree(cloud.points).query(some, k=[2], workers=-1)[0] if len(cloud) > 1 else np.zeros(1)
+    points = cloud.points[finite(cloud.points)]
+    some = points[:: max(1, len(points) // 10_000)]
+    spacing = cKDTree(points).query(some, k=[2], workers=-1)[0] if len(points) > 1 else np.zeros(1)
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = now + A_POINT * len(cloud) + A_SQUARE * config.resolution**2
     seconds = config.fit.steps * seconds_per_step(config, device)

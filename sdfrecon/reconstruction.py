@@ -59,6 +59,7 @@ PRESETS = {
         fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
     ),
 }
+_CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def reconstruct(
     problem = _problem(frame.to_unit(cloud), config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, about)
-    run = None if run_dir is None else RunDir(run_dir, run_key(about, where))
+    run = None if run_dir is None else run_of(field, run_dir)
     losses = {} if run is None else run.losses()
 
     def note_losses(step: int, terms: dict[str, float]) -> bool:
@@ -124,6 +125,9 @@ def reconstruct(
 
     with run.in_use() if run else nullcontext():
         fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, tell)
+        if (field.value(_CORNERS.to(where)) < 0).all():
+            notes.append("all around the scan is inside, as in a room; the normals of an object would be flipped")
+            tell(notes[-1])
         mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
     for note in finishing_notes:
         tell(note)
@@ -167,6 +171,11 @@ def run_key(about: dict[str, Any], device: torch.device) -> str:
     config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
     key = json.dumps([about["scan"], config, about["versions"], device.type], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def run_of(field: Field, folder: Path) -> RunDir:
+    """The run in `folder` that makes, or made, a field."""
+    return RunDir(folder, run_key(field.about, field.device))
 
 
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:

@@ -6,7 +6,8 @@ All is shown in the field's cube, [-1, 1]^3, so that a scan's large coordinates 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ class Viewer:
         except ImportError:
             raise InputError("the viewer needs viser: pip install 'sdfrecon[view]'") from None
         try:
-            self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
+            with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
+                self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
         except OSError as error:
             raise InputError(f"cannot listen on {host}, port {port}: {error}: choose another --port") from None
         self.frame = frame

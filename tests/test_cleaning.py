@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sdfrecon.cleaning import clean, estimate_normals, strays
+from sdfrecon.cleaning import at_a_seam, clean, estimate_normals, strays
 from sdfrecon.geometry import InputError, PointCloud
 
 
@@ -42,14 +42,24 @@ def test_normals_become_unit_length(length: float) -> None:
 def test_flipped_normals_are_counted() -> None:
     cloud = ball()
     assert cloud.normals is not None
-    flip = np.where(cloud.points[:, :1] > 0.8, -1, 1)  # a cap, whose rim alone sees that it disagrees
-    assert clean(PointCloud(cloud.points, cloud.normals * flip))[1] == []
+    cap = np.where(cloud.points[:, :1] > 0.8, -1, 1)
+    half = np.where(cloud.points[:, :1] > 0, -1, 1)
     mixed = np.where(np.random.default_rng(1).random((2000, 1)) < 0.2, -1, 1)
-    (note,) = clean(PointCloud(cloud.points, cloud.normals * mixed))[1]
-    assert "normals (2" in note or "normals (1" in note  # of 20% turned, those whose neighbours are mostly right
-    assert "point against their neighbours" in note
-    assert "--estimate-normals" in note
+    for flip in (cap, half, mixed):
+        (note,) = clean(PointCloud(cloud.points, cloud.normals * flip))[1]
+        assert "normals are opposite to their neighbours' on the same surface" in note
+        assert "--estimate-normals" in note
     assert clean(PointCloud(cloud.points, -cloud.normals))[1] == []  # a room is seen from within
+
+
+def test_a_thin_wall_is_no_seam() -> None:
+    grid = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0)), -1).reshape(-1, 2)
+    sides = [np.column_stack([grid + 0.5 * (z > 0), np.full(len(grid), z)]) for z in (0.0, 0.5)]
+    normals = np.repeat([[0, 0, -1.0], [0, 0, 1.0]], len(grid), axis=0)
+    assert at_a_seam(PointCloud(np.concatenate(sides), normals)) == 0
+
+
+TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2000) % 2)[:, None]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +70,12 @@ def test_flipped_normals_are_counted() -> None:
         (PointCloud(np.eye(3), np.eye(3)), "at least 10 different points; got 3"),
         (PointCloud(np.ones((50, 3)), np.ones((50, 3))), "at least 10 different points; got 1"),
         (PointCloud(np.arange(60).reshape(20, 3), np.ones((20, 3))), "got points on a line"),
+        (
+            PointCloud(np.eye(3)[np.arange(60) % 3] * np.arange(1, 61)[:, None] * 1e150, np.ones((60, 3))),
+            "another unit",
+        ),
+        (PointCloud(np.random.default_rng(0).random((60, 3)) * 1e-150, np.ones((60, 3))), "another unit"),
+        (PointCloud(TWO, np.ones((2000, 3))), "parts far apart, with nothing in 94% of the way between"),
     ],
 )
 def test_unusable_clouds_are_refused(cloud: PointCloud, message: str) -> None:

@@ -1,0 +1,77 @@
+"""What commands have in common: what they say of things, and what they check before they start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+
+if TYPE_CHECKING:
+    from sdfrecon.field import Field
+
+
+def say(line: str, to: TextIO | None = None) -> None:
+    """Prints a line where the command's answers go."""
+    print(line, file=to, flush=True)
+
+
+def check_places(inputs: list[Path], outputs: list[Path]) -> None:
+    """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
+    from sdfrecon.files import check_place
+
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"no such file: {path}: check the name")
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path.resolve() in taken:
+            raise InputError(f"{path} would be overwritten: choose another output")
+        check_place(path)
+        taken.add(path.resolve())
+
+
+def at_least(least: int, option: str, given: int | None, default: int) -> int:
+    """What an option was given, or else its default. Raises InputError where that is too little."""
+    if given is not None and given < least:
+        raise InputError(f"{option} must be at least {least}; got {given}")
+    return default if given is None else given
+
+
+def load_shape(path: Path) -> Field:
+    """A shape's field. Raises InputError for an image's."""
+    from sdfrecon.field import Field
+    from sdfrecon.files import load_field
+
+    field = load_field(path)
+    if not isinstance(field, Field):
+        raise InputError(f"{path} is an image's field: make a picture of it with `sdfrecon image render`")
+    return field
+
+
+def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
+    """A file with triangles as a mesh, any other as a scan."""
+    from sdfrecon import files
+
+    if path.suffix.lower() in files.MESH_READERS:
+        try:
+            return files.read_mesh(path)
+        except InputError:
+            if path.suffix.lower() != ".ply":
+                raise
+    return files.read_cloud(path)
+
+
+def describe(cloud: PointCloud) -> str:
+    normals = "no normals" if cloud.normals is None else "normals"
+    return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
+
+
+def closed(mesh: Mesh) -> str:
+    return "watertight" if mesh.is_watertight else "open"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,177 @@
+"""Commands that show what there is: figures, pages, and the browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdfrecon.console import at_least, check_places, closed, describe, duration, load_mesh_or_cloud, load_shape, say
+from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.options import Compare, Info, Report, View
+
+if TYPE_CHECKING:
+    from sdfrecon.field import Field
+    from sdfrecon.metrics import Comparison
+    from sdfrecon.run_dir import Losses
+
+
+def info(command: Info) -> None:
+    """What a file holds."""
+    from sdfrecon import files
+    from sdfrecon.cleaning import finite
+    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
+
+    if command.file.suffix.lower() == ".safetensors":
+        field = files.load_field(command.file)
+        c, about = field.siren.config, field.about
+        say(f"field: {c.hidden_layers + 1} {c.activation} layers of {c.width}, {field.siren.size:,} weights")
+        if field.siren.in_dim == 2:
+            say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
+            return
+        say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
+        if about:
+            say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
+            say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
+        return
+    loaded = load_mesh_or_cloud(command.file)
+    if isinstance(loaded, Mesh):
+        say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed(loaded)},")
+        pieces = int(loaded.components().max()) + 1
+        say(f"      {pieces} pieces, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        loaded = files.read_cloud(command.file)
+    say(f"scan: {describe(loaded)}")
+    used = loaded.points[finite(loaded.points)]
+    if not len(used):
+        raise InputError(f"{command.file} has no point whose coordinates are all finite: check the file")
+    low, high = used.min(axis=0), used.max(axis=0)
+    say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
+    if loaded.normals is None:
+        say("      it has no normals: reconstruct it with --estimate-normals")
+    where = pick_device(command.device)
+    say(f"fitting it on {where} takes about:")
+    for name, config in PRESETS.items():
+        step = seconds_per_step(config, where)
+        say(f"  {name:9} {duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
+
+
+def compare(command: Compare) -> None:
+    """Meshes and reference -> figures."""
+    from sdfrecon import files, metrics
+
+    places = [path for path in (command.json, command.report) if path]
+    paths = [command.mesh, *command.others]
+    check_places([*paths, command.reference], places)
+    if command.report:
+        _check_page(command.report)
+    meshes, reference = {str(path): files.read_mesh(path) for path in paths}, load_mesh_or_cloud(command.reference)
+    results = {path: metrics.compare(made, reference) for path, made in meshes.items()}
+    facts: list[tuple[str, str]] = []
+    for path, result in results.items():
+        if len(results) > 1:
+            say(path)
+        say(f"{'':28} {'units':>12} {'% of size':>10}")
+        for line in _figures(result):
+            say(line)
+        facts.append((path, f"Chamfer {result.chamfer:.6g}, Hausdorff {result.hausdorff:.6g}"))
+    if command.json is not None:
+        figures = {path: asdict(result) for path, result in results.items()}
+        only = figures[str(command.mesh)] if len(figures) == 1 else figures
+        files.write_text(command.json, json.dumps(only, indent=2) + "\n")
+    if command.report is not None:
+        from sdfrecon.page import comparison_page
+
+        files.write_text(command.report, comparison_page(f"against {command.reference}", meshes, reference, facts))
+        say(f"page: {command.report}")
+
+
+def _figures(result: Comparison) -> Iterator[str]:
+    for name, value in (
+        ("accuracy (mesh to ref.)", result.accuracy),
+        ("completeness (ref. to mesh)", result.completeness),
+        ("Chamfer (mean of the two)", result.chamfer),
+        ("99th percentile", result.percentile_99),
+        ("Hausdorff (largest)", result.hausdorff),
+    ):
+        yield f"{name:28} {value:12.6g} {value * 100 / result.diagonal:10.4f}"
+    for threshold, value in result.f_score.items():
+        yield f"{f'F-score at {threshold} of size':28} {value:12.4f}"
+    if result.normal_consistency is not None:
+        yield f"{'normal consistency':28} {result.normal_consistency:12.4f}"
+    yield f"{'pieces':28} {result.components:12}"
+    yield f"{'watertight':28} {'yes' if result.watertight else 'no':>12}"
+
+
+def view(command: View) -> None:
+    """File -> page in the browser."""
+    from sdfrecon.frame import Frame
+    from sdfrecon.viewer import Viewer
+
+    at_least(8, "--resolution", command.resolution, command.resolution)
+    if command.file.suffix.lower() == ".safetensors":
+        field = load_shape(command.file)
+        viewer = Viewer(field.frame, command.host, command.port)
+        viewer.show_mesh(field.mesh(command.resolution))
+        viewer.show_slices(field)
+    else:
+        loaded = load_mesh_or_cloud(command.file)
+        cloud = PointCloud(loaded.vertices) if isinstance(loaded, Mesh) else loaded
+        viewer = Viewer(Frame.around(cloud), command.host, command.port)
+        if isinstance(loaded, Mesh):
+            viewer.show_mesh(loaded)
+        else:
+            viewer.show_cloud(loaded)
+    say(f"{command.file} is at {viewer.address} until Ctrl-C")
+    viewer.wait()
+
+
+def report(command: Report) -> None:
+    """Run folder -> page."""
+    from sdfrecon import files
+    from sdfrecon.reconstruction import run_of
+
+    try:
+        run = json.loads((command.run_dir / "run.json").read_text())
+        scan, mesh_path, field_path = (Path(run[name]) for name in ("scan", "mesh", "field"))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
+        ) from None
+    output = command.output or command.run_dir / "report.html"
+    _check_page(output)
+    check_places([scan, mesh_path, field_path], [output])
+    cloud, made, field = files.read_cloud(scan), files.read_mesh(mesh_path), load_shape(field_path)
+    write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
+    say(f"page: {output}")
+
+
+def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh, field: Field, losses: Losses) -> None:
+    """Writes the page of a run: what was read and made, and `run` as `reconstruct` keeps it."""
+    from sdfrecon.files import write_text
+    from sdfrecon.metrics import nearest
+    from sdfrecon.page import reconstruction_page
+
+    away = nearest(cloud.points[:: max(1, len(cloud) // 50_000)], made)[0]
+    net, about = field.siren.config, field.about
+    facts = [
+        ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
+        ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {int(made.components().max()) + 1} pieces"),
+        ("area", f"{made.areas.sum():.6g} square units"),
+        ("scan to mesh", f"{away.mean():.4g} on average, {np.quantile(away, 0.99):.4g} at the 99th percentile, "
+                         f"{away.max():.4g} at most (units); {away.mean() / cloud.diagonal:.3%} of the scan's size"),
+        ("field", f"{net.hidden_layers + 1} {net.activation} layers of {net.width}, {field.siren.size:,} weights"),
+        ("time", duration(run["seconds"])),
+        *(("note", note) for note in run["notes"]),
+    ]  # fmt: skip
+    settings = json.dumps({"config": about.get("config"), "versions": about.get("versions")}, indent=2)
+    title = f"{Path(run['scan']).name}, reconstructed"
+    write_text(path, reconstruction_page(title, cloud, made, field, losses, facts, run["command"], settings))
+
+
+def _check_page(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"unknown ending of {path}: a page is written as .html")

@@ -1,0 +1,284 @@
+"""What real files bring, at the command: every bad scan gets one line or a good mesh, and nothing is lost."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_cli import FAST, refused, run
+
+from sdfrecon import files
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError, PointCloud
+from sdfrecon.reconstruction import PRESETS, reconstruct
+from sdfrecon.run_dir import RunDir
+from sdfrecon.shapes import RING_AND_BALL
+from sdfrecon.siren import Siren, SirenConfig
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def scan(ring_and_ball: Path) -> PointCloud:
+    """A few thousand points of a known shape, with normals."""
+    cloud = files.read_cloud(ring_and_ball)
+    return cloud.select(np.arange(len(cloud)) % 4 == 0)
+
+
+def write(path: Path, points: Floats, normals: Floats) -> Path:
+    np.savez(path, points=points, normals=normals)
+    return path
+
+
+Change = Callable[[Floats, Floats], tuple[Floats, Floats]]
+FLAT = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0), [0.0]), -1).reshape(-1, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, n: (p[:1], n[:1]), "at least 10 different points; got 1"),
+        (lambda p, n: (p[:1].repeat(5000, axis=0), n[:5000].repeat(5, axis=0)[:5000]), "different points; got 1"),
+        (lambda p, n: (np.outer(np.arange(len(p)), [1.0, 2, 3]), n), "got points on a line"),
+        (lambda p, n: (p, n * 0), "all normals are zero"),
+        (lambda p, n: (p * np.nan, n), "at least 10 different points; got 0"),
+        (lambda p, n: (p * 1e300, n), "another unit"),
+        (lambda p, n: (np.concatenate([p, p + [1000, 0, 0]]), np.concatenate([n, n])), "got parts far apart"),
+    ],
+    ids=["one point", "one point 5000 times", "line", "zero normals", "all NaN", "huge", "a kilometre apart"],
+)
+def test_a_scan_that_cannot_be_used_gets_one_line(
+    tmp_path: Path, scan: PointCloud, change: Change, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scan.normals is not None
+    path = write(tmp_path / "scan.npz", *change(scan.points, scan.normals))
+    assert message in refused(capsys, "reconstruct", path, *FAST, "--quiet")
+    assert [p.name for p in tmp_path.iterdir()] == ["scan.npz"]
+
+
+def with_holes(points: Floats, normals: Floats) -> tuple[Floats, Floats]:
+    points = points.copy()
+    points[::10], points[1::50] = np.nan, np.inf
+    return points, normals
+
+
+@pytest.mark.parametrize(
+    ("change", "scale", "origin"),
+    [
+        (with_holes, 1.0, 0.0),
+        (lambda p, n: (p.repeat(7, axis=0), n.repeat(7, axis=0)), 1.0, 0.0),
+        (lambda p, n: (p, n * RNG.uniform(1e-3, 1e3, (len(p), 1))), 1.0, 0.0),
+        (lambda p, n: (p, n * (np.arange(len(n)) % 9 > 0)[:, None]), 1.0, 0.0),
+        (lambda p, n: (p * 1e-7, n), 1e-7, 0.0),
+        (lambda p, n: (p * 1e7, n), 1e7, 0.0),
+        (lambda p, n: (p + 1e7, n), 1.0, 1e7),
+    ],
+    ids=["NaN and infinite rows", "copies", "unnormalised", "some normals zero", "1e-7", "1e7", "at 1e7"],
+)
+def test_a_scan_that_can_be_used_is(
+    tmp_path: Path, scan: PointCloud, change: Change, scale: float, origin: float
+) -> None:
+    assert scan.normals is not None
+    path = write(tmp_path / "scan.npz", *change(scan.points, scan.normals))
+    run("reconstruct", path, "--output", tmp_path / "mesh.ply", "--trim", "0", *FAST)
+    made = files.read_mesh(tmp_path / "mesh.ply")
+    away = RING_AND_BALL((made.vertices - origin) / scale)
+    assert np.abs(away).mean() < 0.02
+    assert made.is_watertight
+
+
+def test_normals_that_look_wrong_are_said(tmp_path: Path, scan: PointCloud, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scan.normals is not None
+    half = np.where(scan.points[:, :1] > 0, -1, 1)
+    for normals, message in (
+        (scan.normals * half, "some parts look flipped"),
+        (-scan.normals, "the normals of an object would be flipped"),
+    ):
+        run("reconstruct", write(tmp_path / "scan.npz", scan.points, normals), *FAST)
+        assert message in capsys.readouterr().err
+
+
+def test_a_flat_scan_is_an_open_sheet(tmp_path: Path) -> None:
+    run("reconstruct", write(tmp_path / "scan.npz", FLAT, np.tile([0, 0, 1.0], (len(FLAT), 1))), *FAST)
+    made = files.read_mesh(tmp_path / "scan_mesh.ply")
+    assert not made.is_watertight
+    assert np.median(np.abs(made.vertices[:, 2])) < 0.5
+
+
+def test_a_mislabelled_file_and_a_mesh_as_a_scan(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ending in (".pcd", ".npy", ".npz", ".obj", ".xyz", ".glb", ".safetensors"):
+        wrong = tmp_path / f"scan{ending}"
+        wrong.write_bytes(ring_and_ball.read_bytes())
+        refused(capsys, "info" if ending == ".safetensors" else "reconstruct", wrong)
+    run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.obj", *FAST)
+    run("reconstruct", tmp_path / "mesh.obj", "--output", tmp_path / "again.ply", *FAST)
+    assert np.abs(RING_AND_BALL(files.read_mesh(tmp_path / "again.ply").vertices)).mean() < 0.03
+
+
+def test_a_field_of_other_shapes_or_another_version_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "field.safetensors"
+    files.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
+    tensors, about = files.read_tensors(path, "field")
+    first = next(iter(tensors))
+    for changed, known in (
+        ({**tensors, first: torch.zeros(3, 3)}, about),
+        ({name: tensor for name, tensor in tensors.items() if name != first}, about),
+        ({**tensors, "more": torch.zeros(1)}, about),
+        (tensors, {**about, "siren": {**about["siren"], "width": 16}}),
+        (tensors, {**about, "frame": {"center": [0, 0], "scale": -1}}),
+        (tensors, {**about, "format": "sdfrecon-field-0"}),
+        (tensors, {}),
+    ):
+        files.write_tensors(path, changed, known)
+        refused(capsys, "mesh", path, "--output", tmp_path / "mesh.ply")
+    assert [p.name for p in tmp_path.iterdir()] == ["field.safetensors"]
+
+
+def test_what_does_not_fit_in_memory_is_refused_before_the_work(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = ("--output", tmp_path / "mesh.ply", "--quiet")
+    assert "are allowed: lower --resolution to" in refused(
+        capsys, "reconstruct", ring_and_ball, *big, "--resolution", "4096", "--max-memory", "3"
+    )
+    assert "are free: lower --resolution to" in refused(
+        capsys, "reconstruct", ring_and_ball, *big, "--resolution", "1000000"
+    )
+    assert "--max-memory must be above 0" in refused(capsys, "reconstruct", ring_and_ball, *big, "--max-memory", "-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_before_it_starts_it_says_what_it_takes(ring_and_ball: Path, tmp_path: Path) -> None:
+    out = command("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST).stdout
+    for fact in ("12,594 points", "3 sine layers of 128, 150 steps on cpu", "48 cells", "apart", "s for the fit", "GB"):
+        assert fact in out
+
+
+def command(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own."""
+    line = [sys.executable, "-m", "sdfrecon.cli", *map(str, args)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    tmp_path: Path, scan: PointCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(PRESETS["draft"], resolution=16, fit=replace(PRESETS["draft"].fit, steps=120))
+    monkeypatch.setattr("sdfrecon.fit.CHECKPOINT_SECONDS", 0)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(step: int, *_: object) -> None:
+        # A limit on the size of files refuses a write halfway, as a full disk does.
+        if step == 100:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+
+    try:
+        with pytest.raises(InputError, match="File too large"):
+            reconstruct(scan, config, device="cpu", run_dir=tmp_path / "run", watch=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "run").glob(".*part*"))
+    seen: list[int] = []
+    again = reconstruct(scan, config, device="cpu", run_dir=tmp_path / "run", watch=lambda step, *_: seen.append(step))
+    assert seen == [100, 120], "the 99 steps before the disk was full are not done again"
+    whole = reconstruct(scan, config, device="cpu")
+    np.testing.assert_array_equal(again.mesh.vertices, whole.mesh.vertices)
+
+
+def test_an_unwritable_output_leaves_what_was_there(tmp_path: Path, ring_and_ball: Path) -> None:
+    mesh = tmp_path / "mesh.ply"
+    mesh.write_text("mine")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # noqa: E731
+    done = command("reconstruct", ring_and_ball, "--output", mesh, *FAST, "--quiet", preexec_fn=limit)
+    assert done.returncode == 2
+    assert done.stderr == f"sdfrecon: error: cannot write {mesh}: File too large: choose another place\n"
+    assert mesh.read_text() == "mine"
+    assert not list(tmp_path.glob(".*part*"))
+
+
+def test_two_runs_on_one_folder_the_second_is_refused(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with RunDir(tmp_path / "run", "first").in_use():
+        said = refused(
+            capsys, "reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", "--run-dir", tmp_path / "run",
+            *FAST, "--quiet",
+        )  # fmt: skip
+    assert f"another run is using {tmp_path / 'run'}" in said
+    assert not (tmp_path / "mesh.ply").exists()
+    run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", "--run-dir", tmp_path / "run", *FAST)
+    assert (tmp_path / "mesh.ply").exists()
+
+
+def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path) -> None:
+    run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST)
+    line = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(ring_and_ball), "--output", "-", *FAST]
+    before = sorted(ring_and_ball.parent.iterdir())
+    streamed = subprocess.run(line, capture_output=True, check=True)
+    assert streamed.stdout == (tmp_path / "mesh.ply").read_bytes()
+    assert b"triangles" in streamed.stderr
+    assert sorted(ring_and_ball.parent.iterdir()) == before, "no field, and no run's folder"
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_nothing_on_the_reading_side_can_run_code() -> None:
+    for path in (Path(files.__file__).parent).glob("*.py"):
+        for way in (
+            "import pickle",
+            "torch.load",
+            "allow_pickle=True",
+            "eval(",
+            "exec(",
+            "urllib",
+            "requests",
+            "yaml.load",
+        ):
+            assert way not in path.read_text(), (path.name, way)
+
+
+def test_no_command_needs_the_network(tmp_path: Path, ring_and_ball: Path) -> None:
+    code = (
+        "import socket\n"
+        "def refuse(*a, **k): raise AssertionError('network')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "import sys\nfrom sdfrecon.cli import main\nmain(sys.argv[1:])"
+    )
+    args = ["reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST, "--report"]
+    subprocess.run([sys.executable, "-c", code, *map(str, args)], check=True, capture_output=True)
+    assert b"https://" not in _without_plotly((tmp_path / "mesh.html").read_bytes())
+
+
+def _without_plotly(page: bytes) -> bytes:
+    from plotly.offline import get_plotlyjs
+
+    return page.replace(get_plotlyjs().encode(), b"")
+
+
+def test_a_killed_runs_folder_is_free_again(tmp_path: Path) -> None:
+    code = "import sys, time\nfrom pathlib import Path\nfrom sdfrecon.run_dir import RunDir\n"
+    code += "with RunDir(Path(sys.argv[1]), 'k').in_use(): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match="another run is using"), RunDir(tmp_path, "k").in_use():
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    with RunDir(tmp_path, "k").in_use():
+        pass
