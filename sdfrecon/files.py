@@ -162,7 +162,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         elif suffix == ".glb":
             scene = trimesh.Scene()
             scene.add_geometry(built, node_name=path.stem, transform=trimesh.transformations.translation_matrix(center))
-            scene.export(temporary, include_normals=mesh.normals is not None, tree_postprocessor=_matt)
+            scene.export(temporary, include_normals=mesh.normals is not None, tree_postprocessor=_complete)
         elif suffix == ".obj":
             built.export(temporary, digits=_digits(mesh), include_normals=mesh.normals is not None)
         elif suffix == ".off":
@@ -358,12 +358,14 @@ def _rounds_visibly(mesh: Mesh) -> bool:
     return bool(rounding > 1e-6 * mesh.diagonal)
 
 
-def _matt(tree: dict[str, Any]) -> None:
-    """Gives a glTF a material: without one viewers take bare metal, which is black but for reflections."""
+def _complete(tree: dict[str, Any]) -> None:
+    """Gives a glTF a material, without which viewers take bare metal, black but for reflections, and buffers' uses."""
     tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
-    for shape in tree["meshes"]:
-        for primitive in shape["primitives"]:
-            primitive["material"] = 0
+    for primitive in (primitive for shape in tree["meshes"] for primitive in shape["primitives"]):
+        primitive["material"] = 0
+        for accessor in (primitive["indices"], *primitive["attributes"].values()):
+            view = tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]
+            view["target"] = 34963 if accessor == primitive["indices"] else 34962  # of OpenGL: elements, array
 
 
 def _digits(mesh: Mesh) -> int:
