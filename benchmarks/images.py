@@ -22,7 +22,6 @@ from sdfrecon.images import (
     align,
     border,
     laplacian,
-    minus_divergence,
     pixel_centers,
     psnr,
     sobel,
@@ -30,6 +29,7 @@ from sdfrecon.images import (
     solve_held,
 )
 from sdfrecon.imaging import (
+    BENT,
     DERIVED,
     FITTED,
     Composition,
@@ -121,14 +121,14 @@ def activations(seed: int, device: str) -> Iterator[Row]:
 def poisson(seed: int, device: str) -> Iterator[Row]:
     """Colours from derivatives alone, aligned by mean and variance; with the border's colours, as they are."""
     image = camera(256)
-    slopes, bend = from_gradient(image), from_laplacian(image)
+    edges, slopes, bend = Edges.of(256, 256), from_gradient(image), from_laplacian(image)
     curved = np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
-    free = {"gradient": minus_divergence(Edges.of(256, 256), slopes["slopes"][2], 256, 256), "Laplacian": curved}
-    for name, known in (("gradient", slopes), ("Laplacian", bend)):
-        field, seconds = timed(image, DERIVED, seed, device, **known)
+    free = {"gradient": edges.minus_divergence(edges.differences(image)), "Laplacian": curved}
+    for name, config, known in (("gradient", DERIVED, slopes), ("Laplacian", BENT, bend)):
+        field, seconds = timed(image, config, seed, device, **known)
         picture, classical = align(field.render(256, 256), image), align(solve_free(free[name]), image)
         yield f"camera 256 from its {name}, aligned", f"{psnr(picture, image):.2f}", _db(classical, image), seconds
-    field, seconds = timed(image, DERIVED, seed, device, **bend, **from_border(image))
+    field, seconds = timed(image, BENT, seed, device, **bend, **from_border(image))
     picture, classical = field.render(256, 256), solve_held(curved, image, ~border(256, 256))
     yield "camera 256 from its Laplacian and border", f"{psnr(picture, image):.2f}", _db(classical, image), seconds
 

@@ -11,7 +11,7 @@ from sdfrecon.pictures import read_image, write_image
 source_path, target_path, mask_path, right, down, picture_path = sys.argv[1:]
 source, target, mask = (read_image(path)[..., :3] for path in (source_path, target_path, mask_path))
 
-# Two domains: inside the mask the source's slopes are known, outside it the target's colours.
+# Two domains: inside the mask the source's gradients are known, outside it the target's colours.
 task = Composition.of(source, target, mask.mean(axis=2) > 0.5, (int(right), int(down)), "import")
 
 # One network that fulfils both; what it makes of the inside goes into the target.

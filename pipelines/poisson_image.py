@@ -11,7 +11,7 @@ from sdfrecon.pictures import read_image, write_image
 
 image_path, picture_path = sys.argv[1:]
 
-# The differences between neighbouring pixels are the slopes in the middle between them: all that the network is told.
+# The gradients between every four pixels, from their differences, are all that the network is told.
 pixels = read_image(image_path)
 known = from_gradient(pixels)
 

@@ -106,18 +106,28 @@ def match_value(known: Attributes, jet: Jet) -> Tensor:
     return (jet.value - known["value"]).square().mean(-1)
 
 
-def match_slope(known: Attributes, jet: Jet) -> Tensor:
-    """|(d . grad) Phi - s|^2, the mean over the channels: `slope` (n, c) along unit vectors `direction` (n, d).
-
-    The gradient's constraint of Sitzmann et al. 2020, section 4.1, one direction at a sample.
-    """
-    along = torch.einsum("ncd,nd->nc", jet.gradient, known["direction"])
-    return (along - known["slope"]).square().mean(-1)
+def match_gradient(known: Attributes, jet: Jet) -> Tensor:
+    """|grad Phi - g|^2 at all scales, with `gradient` (n, c, d) (Sitzmann et al. 2020, section 4.1)."""
+    return at_all_scales((jet.gradient - known["gradient"]).flatten(1))
 
 
 def match_laplacian(known: Attributes, jet: Jet) -> Tensor:
-    """|Laplacian of Phi - l|^2, the mean over the channels, l = `laplacian` (n, c) (Sitzmann et al. 2020, 4.1)."""
-    return (jet.laplacian - known["laplacian"]).square().mean(-1)
+    """|Laplacian of Phi - l|^2 at all scales, with `laplacian` (n, c) (Sitzmann et al. 2020, section 4.1)."""
+    return at_all_scales(jet.laplacian - known["laplacian"])
+
+
+def at_all_scales(errors: Tensor) -> Tensor:
+    """() the mean square of errors (n, k), and of their means over 4, 16, ... in a row, each scale twice the last.
+
+    A derivative hardly shows what is broad: an error of a thousand pixels' width has a thousandth of the slope of one
+    of a pixel's, and would be put right last. In means over patches (`sampling.Patches`) what is fine cancels and what
+    is broad remains.
+    """
+    total, weight = errors.square().mean(), 1.0
+    while len(errors) >= 4:
+        errors, weight = errors[: len(errors) // 4 * 4].view(-1, 4, errors.shape[1]).mean(1), 2 * weight
+        total = total + weight * errors.square().mean()
+    return total
 
 
 def _norm(vectors: Tensor) -> Tensor:

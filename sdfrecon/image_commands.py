@@ -103,8 +103,8 @@ def derivatives(command: ImageDerivatives) -> None:
 def poisson(command: ImagePoisson) -> None:
     """Derivatives -> image."""
     from sdfrecon.files import save_field
-    from sdfrecon.images import Edges, align, border, laplacian, minus_divergence, psnr, solve_free, solve_held
-    from sdfrecon.imaging import DERIVED, from_border, from_gradient, from_laplacian
+    from sdfrecon.images import Edges, align, border, laplacian, psnr, solve_free, solve_held
+    from sdfrecon.imaging import BENT, DERIVED, from_border, from_gradient, from_laplacian
     from sdfrecon.pictures import write_image, write_panels
 
     field_path, figure = _beside(command.output)
@@ -113,12 +113,12 @@ def poisson(command: ImagePoisson) -> None:
     height, width = image.shape[:2]
     if command.source == "gradient":
         known, edges = from_gradient(image), Edges.of(height, width)
-        curved = minus_divergence(edges, edges.differences(image), height, width)
+        curved = edges.minus_divergence(edges.differences(image))
     else:
         known, curved = from_laplacian(image), np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
     if command.border:
         known |= from_border(image)
-    field = _solve(image, DERIVED, command, **known)
+    field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
     result, gradient, bend = _levels(field)
     if command.border:
         how, classical = "as it is", solve_held(curved, image, ~border(height, width))

@@ -28,15 +28,15 @@ def pixel_centers(height: int, width: int, region: tuple[float, float, float, fl
 
 @dataclass(frozen=True)
 class Edges:
-    """Pairs of neighbouring pixels: first, second (e,) are their numbers, row after row; the second is right or below.
+    """Pairs of neighbouring pixels of an image: first, second (e,) are their numbers, row after row.
 
-    middle: (e, 2) the points between their centres, pixels. direction: (e, 2) from the first to the second.
+    The second is to the right in the first h * (w - 1) of them, and below in the others.
     """
 
+    height: int
+    width: int
     first: NDArray[np.int64]
     second: NDArray[np.int64]
-    middle: Floats
-    direction: Floats
 
     @classmethod
     def of(cls, height: int, width: int) -> Edges:
@@ -44,21 +44,32 @@ class Edges:
         number = np.arange(height * width).reshape(height, width)
         first = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
         second = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
-        center = pixel_centers(height, width)
-        return cls(first, second, (center[first] + center[second]) / 2, center[second] - center[first])
-
-    def where(self, kept: NDArray[np.bool_]) -> Edges:
-        """Some of them, kept (e,)."""
-        return Edges(self.first[kept], self.second[kept], self.middle[kept], self.direction[kept])
+        return cls(height, width, first, second)
 
     def differences(self, image: Floats) -> Floats:
-        """(e, c): the second pixel less the first, which is the mean slope between them, a pixel.
-
-        By the mean value theorem a smooth function through both has this slope somewhere between them, and up to the
-        third derivative in the middle.
-        """
+        """(e, c): the second pixel less the first."""
         flat = image.reshape(-1, image.shape[2])
         return flat[self.second] - flat[self.first]
+
+    def gradients(self, differences: Floats) -> tuple[Floats, Floats]:
+        """Places (n, 2), the corners between four pixels, and gradients (n, c, 2) there, a pixel, from differences.
+
+        The means of the two edges above and below, left and right: exact up to the third derivative.
+        """
+        across = differences[: self.height * (self.width - 1)].reshape(self.height, self.width - 1, -1)
+        down = differences[self.height * (self.width - 1) :].reshape(self.height - 1, self.width, -1)
+        both = np.stack([across[:-1] + across[1:], down[:, :-1] + down[:, 1:]], axis=-1) / 2
+        return pixel_centers(self.height - 1, self.width - 1) + 0.5, both.reshape(-1, *both.shape[2:])
+
+    def minus_divergence(self, differences: Floats) -> Floats:
+        """(h, w, c): at each pixel the differences of edges that end there less those of edges that begin there.
+
+        For an image's own differences that is minus its Laplacian, with Neumann's condition at the border.
+        """
+        flow = np.zeros((self.height * self.width, differences.shape[1]))
+        np.add.at(flow, self.second, differences)
+        np.subtract.at(flow, self.first, differences)
+        return flow.reshape(self.height, self.width, -1)
 
 
 def laplacian(image: Floats) -> Floats:
@@ -94,22 +105,11 @@ def align(image: Floats, reference: Floats) -> Floats:
     return (image - image.mean(axis=(0, 1))) * gain + reference.mean(axis=(0, 1))
 
 
-def minus_divergence(edges: Edges, differences: Floats, height: int, width: int) -> Floats:
-    """(h, w, c): at each pixel the differences (e, c) of edges that end there less those of edges that begin there.
-
-    For an image's own differences that is minus its Laplacian, with Neumann's condition at the border.
-    """
-    flow = np.zeros((height * width, differences.shape[1]))
-    np.add.at(flow, edges.second, differences)
-    np.subtract.at(flow, edges.first, differences)
-    return flow.reshape(height, width, -1)
-
-
 def solve_free(minus_laplacian: Floats) -> Floats:
     """(h, w, c): the image of mean 0 with that Laplacian and Neumann's condition at the border, by cosines.
 
-    Of `minus_divergence` it makes the image whose edges differ most nearly as given (least squares). The DCT solves
-    Poisson's equation exactly (Simchony, Chellappa and Shao 1990).
+    Of `Edges.minus_divergence` it makes the image whose edges differ most nearly as given (least squares). The DCT
+    solves Poisson's equation exactly (Simchony, Chellappa and Shao 1990).
     """
     spectrum = dctn(minus_laplacian, axes=(0, 1))
     rows, columns = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in spectrum.shape[:2])

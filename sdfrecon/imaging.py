@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdfrecon.fit import FitConfig, Watch, fit
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
-from sdfrecon.images import Edges, border, laplacian, minus_divergence, pixel_centers, solve_free, solve_held
+from sdfrecon.images import Edges, border, laplacian, pixel_centers, solve_free, solve_held
 from sdfrecon.problems import image
 from sdfrecon.reconstruction import pick_device
 from sdfrecon.siren import Siren, SirenConfig
@@ -34,8 +34,10 @@ class ImageConfig:
 
 FITTED = ImageConfig(fit=FitConfig(1500, 1e-3, None), batch=4096)
 """For colours Adam does best (benchmarks/RESULTS.md)."""
-DERIVED = ImageConfig(fit=FitConfig(2000, 1e-3, 2e-3), batch=4096)
-"""For derivatives Muon does."""
+DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
+"""For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
+BENT = replace(DERIVED, fit=FitConfig(200, 1e-3, 1e-3, warmup=10), batch=16384)
+"""A Laplacian takes three times as long."""
 
 
 def solve(
@@ -62,9 +64,9 @@ def from_pixels(pixels: Floats) -> dict[str, Any]:
 
 
 def from_gradient(pixels: Floats) -> dict[str, Any]:
-    """The slopes between neighbouring pixels alone: all of an image but a constant (ibid., section 4.1)."""
+    """The gradients between the pixels alone: all of an image but a constant (ibid., section 4.1)."""
     edges = Edges.of(*pixels.shape[:2])
-    return {"slopes": (edges.middle, edges.direction, edges.differences(pixels))}
+    return {"gradients": edges.gradients(edges.differences(pixels))}
 
 
 def from_laplacian(pixels: Floats) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
 
 @dataclass(frozen=True)
 class Composition:
-    """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `differences` (e, c) guide.
+    """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `differences` (e, c) of edges guide.
 
     source: (h, w, c) the source moved to its place, and the target around it.
     """
@@ -139,18 +141,18 @@ class Composition:
         if mode == "mixed":
             both &= np.square(ours).sum(axis=1) > np.square(theirs).sum(axis=1)
         share = 0.5 if mode == "mean" else 1.0
-        guidance = theirs + share * both[:, None] * (ours - theirs)
-        used = inside.ravel()[edges.first] | inside.ravel()[edges.second]
-        return cls(target, moved, inside, edges.where(used), guidance[used])
+        return cls(target, moved, inside, edges, theirs + share * both[:, None] * (ours - theirs))
 
     @property
     def known(self) -> dict[str, Any]:
         """The guidance inside, and the target's colours outside: two domains."""
-        known: dict[str, Any] = {"slopes": (self.edges.middle, self.edges.direction, self.differences)}
-        if not self.inside.all():
-            outside = ~self.inside.ravel()
-            places = pixel_centers(*self.inside.shape)[outside]
-            known["values"] = places, self.target.reshape(len(outside), -1)[outside]
+        places, gradients = self.edges.gradients(self.differences)
+        held, left = ~self.inside.ravel(), self.inside[:, :-1] | self.inside[:, 1:]
+        used = (left[:-1] | left[1:]).ravel()  # at the corners of a pixel inside
+        known: dict[str, Any] = {"gradients": (places[used], gradients[used])}
+        if held.any():
+            colours = self.target.reshape(len(held), -1)
+            known["values"] = pixel_centers(*self.inside.shape)[held], colours[held]
         return known
 
     def composite(self, filled: Floats) -> Floats:
@@ -167,7 +169,7 @@ class Composition:
     @property
     def classical(self) -> Floats:
         """(h, w, c) the least-squares answer on the pixel grid."""
-        curved = minus_divergence(self.edges, self.differences, *self.inside.shape)
+        curved = self.edges.minus_divergence(self.differences)
         if self.inside.all():
             return self.composite(solve_free(curved))
         return solve_held(curved, self.target, self.inside)

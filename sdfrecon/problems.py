@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud
-from sdfrecon.sampling import Box, Domain, Pool, near_points, uniform_points
+from sdfrecon.sampling import Box, Domain, Patches, Pool, near_points, uniform_points
 
 NEIGHBOURS = 8
 FEW = 20_000
@@ -122,36 +122,36 @@ def image(
     batch: int,
     generator: torch.Generator,
     values: tuple[Floats, Floats] | None = None,
-    slopes: tuple[Floats, Floats, Floats] | None = None,
+    gradients: tuple[Floats, Floats] | None = None,
     laplacians: tuple[Floats, Floats] | None = None,
     held: float = HELD,
 ) -> Problem:
-    """A signal from what is known of it: values, slopes or Laplacians, each at samples of its own, pixels.
+    """A signal from what is known of it: values, gradients or Laplacians, each at samples of its own, pixels.
 
-    values: places (n, 2), colours (n, c). slopes: places, unit directions (n, 2), differences a pixel (n, c).
-    laplacians: places, Laplacians a square pixel (n, c). batch: how many of each a step draws.
+    values: places (n, 2), colours (n, c). gradients: places, gradients a pixel (n, c, 2). laplacians: places,
+    Laplacians a square pixel (n, c). batch: how many of each a step draws, of derivatives in patches.
 
-    The network's signal is 2 * colour - 1 over the frame's square: a slope is 2 * scale, a Laplacian 2 * scale^2 times
-    what it is in pixels. Derivatives are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has factors
-    for it), and values beside them by `held`.
+    The network's signal is 2 * colour - 1 over the frame's square: a gradient is 2 * scale, a Laplacian 2 * scale^2
+    times what it is in pixels. Derivatives are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has
+    factors for it), and values beside them by `held`.
     """
     domains: dict[str, Domain] = {}
     constraints = []
 
-    def add(name: str, places: Floats, known: dict[str, Floats], weight: float, residual: c.Residual) -> None:
-        attributes = {key: _tensor(value, generator) for key, value in known.items()}
-        domains[name] = Pool(_tensor(frame.points_to_unit(places), generator), attributes, batch)
-        constraints.append(Constraint(name, name, weight, residual))
+    def add(name: str, draws: Callable[..., Domain], places: Floats, known: Floats, weight: float) -> None:
+        attributes = {name: _tensor(known, generator)}
+        domains[name] = draws(_tensor(frame.points_to_unit(places), generator), attributes, batch)
+        constraints.append(Constraint(name, name, weight, getattr(c, f"match_{name}")))
 
     if values is not None:
-        alone = slopes is None and laplacians is None
-        add("value", values[0], {"value": 2 * values[1] - 1}, 1.0 if alone else held, c.match_value)
-    if slopes is not None:
-        slope = 2 * frame.scale * slopes[2]
-        add("slope", slopes[0], {"direction": slopes[1], "slope": slope}, _evened(slope), c.match_slope)
+        alone = gradients is None and laplacians is None
+        add("value", Pool, values[0], 2 * values[1] - 1, 1.0 if alone else held)
+    if gradients is not None:
+        steep = 2 * frame.scale * gradients[1]
+        add("gradient", Patches.of, gradients[0], steep, _evened(steep))
     if laplacians is not None:
-        bend = 2 * frame.scale**2 * laplacians[1]
-        add("laplacian", laplacians[0], {"laplacian": bend}, _evened(bend), c.match_laplacian)
+        bent = 2 * frame.scale**2 * laplacians[1]
+        add("laplacian", Patches.of, laplacians[0], bent, _evened(bent))
     return Problem(domains, constraints)
 
 

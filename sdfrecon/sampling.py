@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Attributes = Mapping[str, Tensor]
+PATCH = 256
 
 
 class Domain(Protocol):
@@ -39,6 +40,35 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """A table of points (p, d) with attributes (p, ...), of which about `count` rows are drawn: whole patches.
+
+    The table is in Z-order (Morton 1966), so that PATCH rows in a row fill a small patch. A draw takes a patch from
+    each of count / PATCH equal parts of the table, or all of it where that is as many as there are.
+    """
+
+    points: Tensor
+    attributes: Attributes
+    count: int
+
+    @classmethod
+    def of(cls, points: Tensor, attributes: Attributes, count: int) -> Patches:
+        """Of points in any order."""
+        order = z_order(points)
+        return cls(points[order], {name: values[order] for name, values in attributes.items()}, count)
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        patches, wanted = len(self.points) // PATCH, max(1, self.count // PATCH)
+        if wanted >= patches:
+            return self.points, self.attributes
+        device = self.points.device
+        parts = torch.arange(wanted, device=device) + torch.rand(wanted, generator=generator, device=device)
+        first = (parts * (patches / wanted)).long().clamp_max(patches - 1) * PATCH
+        rows = (first[:, None] + torch.arange(PATCH, device=device)).flatten()
+        return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}
+
+
+@dataclass(frozen=True)
 class Box:
     """`count` points uniform in [-1, 1]^dim."""
 
@@ -47,6 +77,16 @@ class Box:
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         return uniform_points(self.count, self.dim, generator), {}
+
+
+def z_order(points: Tensor) -> Tensor:
+    """(n,) the order of points (n, d) in [-1, 1]^d along the Z-order curve, which keeps neighbours together."""
+    cells = ((points + 1) * 32767).long().clamp(0, 65535)
+    key = torch.zeros(len(points), dtype=torch.long, device=points.device)
+    for bit in range(16):
+        for axis in range(points.shape[1]):
+            key |= (cells[:, axis] >> bit & 1) << (bit * points.shape[1] + axis)
+    return key.argsort()
 
 
 def uniform_points(count: int, dim: int, generator: torch.Generator) -> Tensor:

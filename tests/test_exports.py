@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_a_ply_opens_in_open3d(tmp_path: Path, mesh: Mesh) -> None:
 
 def test_a_ply_opens_in_trimesh(tmp_path: Path, mesh: Mesh) -> None:
     files.write_mesh(tmp_path / "mesh.ply", mesh)
-    read = trimesh.load_mesh(tmp_path / "mesh.ply", process=False)
+    read: Any = trimesh.load_mesh(tmp_path / "mesh.ply", process=False)
     # trimesh computes normals of its own from the triangles.
     same(mesh, read.vertices, mesh.normals, read.visual.vertex_colors[:, :3])
 

@@ -8,7 +8,7 @@ from skimage.transform import resize
 
 from sdfrecon.fit import FitConfig
 from sdfrecon.geometry import Floats, InputError
-from sdfrecon.images import align, laplacian, psnr
+from sdfrecon.images import laplacian, psnr
 from sdfrecon.imaging import (
     Composition,
     ImageConfig,
@@ -46,7 +46,9 @@ def test_an_image_is_rebuilt_from_a_derivative_up_to_what_it_lost(
     elif derivative is from_gradient:
         assert psnr(shifted, CAT) > 30, "with exact factors only the mean is lost"
     else:
-        assert psnr(align(picture, CAT), CAT) < 25, "a harmonic function is lost"
+        error = picture - CAT
+        assert laplacian(error).std() < 0.5 * laplacian(CAT).std(), "its Laplacian is nearly right"
+        assert psnr(picture, CAT) < 20, "and a harmonic function is lost"
 
 
 def test_a_target_put_into_itself_is_itself() -> None:
@@ -89,7 +91,8 @@ def test_one_network_holds_the_target_and_takes_the_sources_slopes() -> None:
     task = Composition.of(DOG, CAT, HOLE, (0, 0), "import")
     result = task.composite(solve(CAT.shape, SMALL, "cpu", **task.known).render(24, 30))
     np.testing.assert_array_equal(result[~HOLE], CAT[~HOLE])
-    assert psnr(result[HOLE], task.classical[HOLE]) > 28
+    averaged, ours = (psnr(x[HOLE], task.classical[HOLE]) for x in (task.averaged, result))
+    assert ours > max(25, averaged + 8)
 
 
 def test_rivals_are_as_large() -> None:
