@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdfrecon.console import at_least, check_places, closed, describe, duration, load_shape, say
+from sdfrecon.console import at_least, check_places, closed, describe, duration, load_shape, note, say
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
@@ -209,7 +209,7 @@ def _run(
             run_dir=run_dir,
             name=name,
             progress=not quiet and sys.stderr.isatty(),
-            tell=lambda line: None if quiet and not line.startswith("warning") else _note(line),
+            tell=lambda line: None if quiet and not line.startswith("warning") else note(line),
             watch=live,
         )
     except Interrupted as stopped:
@@ -219,7 +219,3 @@ def _run(
             file=sys.stderr,
         )
         sys.exit(130)
-
-
-def _note(line: str) -> None:
-    say(f"sdfrecon: {line}", to=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def say(line: str, to: TextIO | None = None) -> None:
     """Prints a line where the command's answers go."""
     print(line, file=to, flush=True)
+
+
+def note(line: str) -> None:
+    """Prints a line for the user beside the answers."""
+    say(f"sdfrecon: {line}", to=sys.stderr)
 
 
 def check_places(inputs: list[Path], outputs: list[Path]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.console import at_least, check_places, say
+from sdfrecon.console import at_least, check_places, note, say
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.options import (
     Fitting,
@@ -256,7 +256,7 @@ def _solve(
 
     progress = not command.quiet and sys.stderr.isatty()
     start = time.monotonic()
-    field = solve(image.shape, _asked(config, command), command.device, progress, watch, **known)
+    field = solve(image.shape, _asked(config, command), command.device, progress, watch, note, **known)
     _tell(command, f"{_size(image)} pixels fitted in {time.monotonic() - start:.0f} s")
     return field
 

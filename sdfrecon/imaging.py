@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ def solve(
     device: str = "auto",
     progress: bool = False,
     watch: Watch | None = None,
+    tell: Callable[[str], None] = lambda line: None,
     **known: Any,
 ) -> ImageField:
     """The field of an image of shape (h, w, c) that fits best what is `known` of it (`problems.image`)."""
@@ -53,7 +55,7 @@ def solve(
     generator = torch.Generator(pick_device(device)).manual_seed(config.seed)
     problem = image(image_frame(height, width), config.batch, generator, **known)
     siren = Siren(2, channels, config.siren, generator)
-    fitted = fit(problem, siren, config.fit, generator, progress=progress, watch=watch)
+    fitted = fit(problem, siren, config.fit, generator, progress=progress, watch=watch, tell=tell)
     return ImageField(fitted, height, width, {"config": asdict(config)})
 
 
