@@ -1,7 +1,8 @@
-"""Where the time goes: `python benchmarks/speed.py [step] [meshing] [command]`.
+"""Where the time goes: `python benchmarks/speed.py [step] [meshing] [command] [live]`.
 
 step: a whole training step, ours against the same with double backward, and as a share of what this machine's matrix
 products reach. meshing: extraction alone, to 2048 cells. command: from file to file, stage by stage, against Poisson.
+live: the fit with and without the live view in a browser's place.
 Every figure comes from a process of its own; those to be compared take turns.
 """
 
@@ -26,7 +27,8 @@ from tyro.conf import Positional
 from sdfrecon import reconstruction
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
-from sdfrecon.fit import constraint_terms
+from sdfrecon.fit import constraint_terms, fit
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
@@ -35,7 +37,7 @@ from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
 
-Part = Literal["step", "meshing", "command"]
+Part = Literal["step", "meshing", "command", "live"]
 POINTS = 4096
 
 
@@ -43,7 +45,7 @@ POINTS = 4096
 class Args:
     """Measures the training step, the extraction and the whole command."""
 
-    parts: Positional[tuple[Part, ...]] = ("step", "meshing", "command")
+    parts: Positional[tuple[Part, ...]] = ("step", "meshing", "command", "live")
     """What to measure."""
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Of the networks whose step is measured."""
@@ -62,12 +64,17 @@ class Args:
 def main(args: Args) -> None:
     if args.child:
         kind, *rest = args.child
-        measures: dict[str, Callable[..., dict[str, float]]] = {"step": one_step, "mesh": one_mesh, "stages": stages}
+        measures: dict[str, Callable[..., dict[str, float]]] = {
+            "step": one_step,
+            "mesh": one_mesh,
+            "stages": stages,
+            "fit": one_fit,
+        }
         print(json.dumps(measures[kind](*rest)))
         return
     print(heading(f"python benchmarks/speed.py {' '.join(sys.argv[1:])}".strip()))
     for part in args.parts:
-        {"step": step_table, "meshing": meshing_table, "command": command_table}[part](args)
+        PARTS[part](args)
 
 
 def child(*what: object) -> Any:
@@ -221,24 +228,53 @@ def command_table(args: Args) -> None:
 def stages(source: str, target: str, preset: str) -> dict[str, float]:
     """Seconds of each stage: those of `reconstruct` are measured where it calls them."""
     spent: dict[str, float] = {}
-
-    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
-            return result
-
-        return run
-
     for name, stage in (("clean", "prepare"), ("_problem", "prepare"), ("fit", "fit"), ("finish", "finish")):
-        setattr(reconstruction, name, clocked(stage, getattr(reconstruction, name)))
-    Field.mesh = clocked("mesh", Field.mesh)  # type: ignore[method-assign]
-    cloud = clocked("read", read_cloud)(source)
+        setattr(reconstruction, name, clocked(spent, stage, getattr(reconstruction, name)))
+    Field.mesh = clocked(spent, "mesh", Field.mesh)  # type: ignore[method-assign]
+    cloud = clocked(spent, "read", read_cloud)(source)
     result = reconstruction.reconstruct(cloud, preset, device="cpu")
-    clocked("write", write_mesh)(target, result.mesh)
+    clocked(spent, "write", write_mesh)(target, result.mesh)
     return spent
 
+
+def clocked(spent: dict[str, float], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, adding the seconds of every call to spent[name]."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    return run
+
+
+def live_table(args: Args) -> None:
+    """What watching costs: the server has what it shows computed and packed, whether or not a browser is there."""
+    print("\nThe shipped scan's fit, seconds, three times in turns, without and with the live view (viser).\n")
+    print("| preset | without | with | ratio of the means |\n| --- | --- | --- | --- |")
+    for preset in args.presets:
+        runs = [[child("fit", preset, how)["seconds"] for how in ("alone", "watched")] for _ in range(3)]
+        alone, watched = zip(*runs, strict=True)
+        shown = [" / ".join(f"{s:.1f}" for s in seconds) for seconds in (alone, watched)]
+        print(f"| {preset} | {shown[0]} | {shown[1]} | {sum(watched) / sum(alone):.3f} |", flush=True)
+
+
+def one_fit(preset: str, how: str) -> dict[str, float]:
+    """Seconds of the fit of the shipped scan."""
+    cloud, config = read_cloud(ROOT / "data" / "ring_and_ball.ply"), reconstruction.preset(preset)
+    watch = None
+    if how == "watched":
+        from sdfrecon.viewer import LiveViewer
+
+        watch = LiveViewer(cloud, Frame.around(cloud, config.margin))
+    spent: dict[str, float] = {}
+    vars(reconstruction)["fit"] = clocked(spent, "fit", fit)
+    reconstruction.reconstruct(cloud, dataclasses.replace(config, resolution=16), device="cpu", watch=watch)
+    return {"seconds": spent["fit"]}
+
+
+PARTS = {"step": step_table, "meshing": meshing_table, "command": command_table, "live": live_table}
 
 if __name__ == "__main__":
     main(tyro.cli(Args))
