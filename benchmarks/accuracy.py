@@ -281,6 +281,7 @@ def plot(rows: list[Row]) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullLocator, ScalarFormatter
 
     good = [r for r in rows if "failed" not in r]
     kinds = list(dict.fromkeys(str(r["scan"]) for r in good))
@@ -304,8 +305,14 @@ def plot(rows: list[Row]) -> None:
                     seconds = np.median([float(str(r["seconds"])) for r in found])
                     points.append((seconds, np.median([trio(r)[0] for r in found]) * 1e3))
             if points:
-                panel.loglog(*zip(*points, strict=True), style, color=color, label=label)
+                panel.semilogx(*zip(*points, strict=True), style, color=color, label=label)
         panel.set(title=kind, xlabel="seconds, file to file", ylabel="Chamfer, 1e-3 of the diagonal")
+        panel.margins(y=0.15)
+        panel.set_ylim(bottom=0)
+        panel.set_xticks([2, 5, 10, 20, 50, 100, 200, 500], minor=False)
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlim(1.5, 1.3 * max(float(str(r["seconds"])) for r in good))
         panel.grid(which="both", alpha=0.25)
     for panel in axes.flat[len(kinds) :]:
         panel.axis("off")

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,12 +226,13 @@ def test_two_runs_on_one_folder_the_second_is_refused(
 
 def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path) -> None:
     run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST)
-    line = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(ring_and_ball), "--output", "-", *FAST]
-    before = sorted(ring_and_ball.parent.iterdir())
+    (tmp_path / "alone").mkdir()
+    scan = Path(shutil.copy(ring_and_ball, tmp_path / "alone"))
+    line = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(scan), "--output", "-", *FAST]
     streamed = subprocess.run(line, capture_output=True, check=True)
     assert streamed.stdout == (tmp_path / "mesh.ply").read_bytes()
     assert b"triangles" in streamed.stderr
-    assert sorted(ring_and_ball.parent.iterdir()) == before, "no field, and no run's folder"
+    assert list(scan.parent.iterdir()) == [scan], "no field, and no run's folder"
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
