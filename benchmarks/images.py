@@ -30,6 +30,7 @@ from sdfrecon.images import (
 )
 from sdfrecon.imaging import (
     BENT,
+    BLENDED,
     DERIVED,
     FITTED,
     Composition,
@@ -149,7 +150,7 @@ def blend(seed: int, device: str) -> Iterator[Row]:
         pairs["plane over hills"] = plane_over_hills
     for name, pair in pairs.items():
         task = pair()
-        field, seconds = timed(task.target, DERIVED, seed, device, **task.known)
+        field, seconds = timed(task.target, BLENDED, seed, device, **task.known)
         result, classical = (x[task.inside] for x in (task.composite(field.render(*task.inside.shape)), task.classical))
         averaged = f"averaging {psnr(task.averaged[task.inside], classical):.2f}"
         yield f"import: {name}, to the sparse solution", f"{psnr(result, classical):.2f}", averaged, seconds

@@ -5,7 +5,7 @@ The same as `sdfrecon image blend`: what to read, and to change, first.
 
 import sys
 
-from sdfrecon.imaging import DERIVED, Composition, solve
+from sdfrecon.imaging import BLENDED, Composition, solve
 from sdfrecon.pictures import read_image, write_image
 
 source_path, target_path, mask_path, right, down, picture_path = sys.argv[1:]
@@ -15,5 +15,5 @@ source, target, mask = (read_image(path)[..., :3] for path in (source_path, targ
 task = Composition.of(source, target, mask.mean(axis=2) > 0.5, (int(right), int(down)), "import")
 
 # One network that fulfils both; what it makes of the inside goes into the target.
-field = solve(target.shape, DERIVED, progress=True, **task.known)
-write_image(picture_path, task.composite(field.render(*target.shape[:2])))
+field = solve(task.target.shape, BLENDED, progress=True, **task.known)
+write_image(picture_path, task.pasted(task.composite(field.render(*task.inside.shape)), target))

@@ -138,7 +138,7 @@ def blend(command: ImageBlend) -> None:
     """Two images -> one."""
     from sdfrecon.files import save_field
     from sdfrecon.images import psnr
-    from sdfrecon.imaging import DERIVED, Composition
+    from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.pictures import read_image, write_image, write_panels
 
     field_path, figure = _beside(command.output)
@@ -154,9 +154,9 @@ def blend(command: ImageBlend) -> None:
         )
     wanted = None if mask is None else mask[..., :3].mean(axis=2) > 0.5
     task = Composition.of(_rgb(source), _rgb(target), wanted, command.offset, command.mode)
-    field = _solve(task.target, DERIVED, command, **task.known)
+    field = _solve(task.target, BLENDED, command, **task.known)
     result = task.composite(field.render(*task.inside.shape))
-    write_image(command.output, result)
+    write_image(command.output, task.pasted(result, _rgb(target)))
     save_field(field_path, field)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}

@@ -19,6 +19,8 @@ from sdfrecon.reconstruction import pick_device
 from sdfrecon.siren import Siren, SirenConfig
 
 Mode = Literal["mean", "mixed", "import"]
+RIM = 16
+"""Pixels of the target around what is put into it."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ class ImageConfig:
     """Of every random draw."""
 
 
-FITTED = ImageConfig(fit=FitConfig(1500, 1e-3, None), batch=4096)
-"""For colours Adam does best (benchmarks/RESULTS.md)."""
+FITTED = ImageConfig(fit=FitConfig(1000, 1e-3, None), batch=4096)
+"""For colours Adam does best. More steps come closer to the pixels, and farther from a smooth image between them."""
 DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
 """For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
+BLENDED = replace(DERIVED, batch=16384)
+"""Two domains, three colours."""
 BENT = replace(DERIVED, fit=FitConfig(200, 1e-3, 1e-3, warmup=10), batch=16384)
 """A Laplacian takes three times as long."""
 
@@ -104,7 +108,8 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
 class Composition:
     """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `differences` (e, c) of edges guide.
 
-    source: (h, w, c) the source moved to its place, and the target around it.
+    All in a window of the whole target, RIM pixels wider than what is inside: what is farther away decides nothing.
+    source: (h, w, c) the source moved to its place, and the target around it. window: rows and columns of the whole.
     """
 
     target: Floats
@@ -112,6 +117,7 @@ class Composition:
     inside: NDArray[np.bool_]
     edges: Edges
     differences: Floats
+    window: tuple[slice, slice]
 
     @classmethod
     def of(
@@ -137,13 +143,22 @@ class Composition:
                 f"nothing of the source, {width} x {height}, lies in the target, {target.shape[1]} x {len(target)}: "
                 f"choose another --offset than {right} {down}, or another mask"
             )
+        across, along = (slice(max(0, int(used.min()) - RIM), int(used.max()) + 1 + RIM) for used in np.nonzero(inside))
+        window = across, along
+        moved, target, inside, there = moved[window], target[window], inside[window], there[window]
         edges = Edges.of(len(target), target.shape[1])
         ours, theirs = edges.differences(moved), edges.differences(target)
         both = there.ravel()[edges.first] & there.ravel()[edges.second]
         if mode == "mixed":
             both &= np.square(ours).sum(axis=1) > np.square(theirs).sum(axis=1)
         share = 0.5 if mode == "mean" else 1.0
-        return cls(target, moved, inside, edges, theirs + share * both[:, None] * (ours - theirs))
+        return cls(target, moved, inside, edges, theirs + share * both[:, None] * (ours - theirs), window)
+
+    def pasted(self, result: Floats, whole: Floats) -> Floats:
+        """The whole target (H, W, c) with a result (h, w, c) in its window."""
+        pasted = whole.copy()
+        pasted[self.window] = result
+        return pasted
 
     @property
     def known(self) -> dict[str, Any]:

@@ -252,8 +252,8 @@ class ImagePoisson(OneImage):
 class ImageBlend(Fitting):
     """Put one image into another through their gradients, so that no seam shows.
 
-    Beside OUTPUT it writes NAME.safetensors, the field, and NAME_figure.png: both images, plain averaging, the
-    classical solution and the result.
+    Beside OUTPUT it writes NAME.safetensors, the field of what is put in with 16 pixels around it, and
+    NAME_figure.png: both images, plain averaging, the classical solution and the result.
     """
 
     source: Positional[Path]

@@ -81,7 +81,10 @@ def test_mixed_takes_the_stronger_slope_at_every_edge() -> None:
 def test_a_source_may_overhang_but_not_miss_the_target() -> None:
     task = Composition.of(DOG, CAT, None, (-10, 20), "import")
     assert task.inside.sum() == 4 * 20
-    np.testing.assert_array_equal(task.source[20:, :20], DOG[:4, 10:])
+    np.testing.assert_array_equal(task.source[16:, :20], DOG[:4, 10:])
+    whole = task.pasted(task.source, CAT)
+    np.testing.assert_array_equal(whole[20:, :20], DOG[:4, 10:])
+    np.testing.assert_array_equal(whole[:20], CAT[:20])
     for offset, mask in (((30, 0), None), ((0, -24), None), ((0, 0), np.zeros((24, 30), bool))):
         with pytest.raises(InputError, match="nothing of the source, 30 x 24, lies in the target, 30 x 24"):
             Composition.of(DOG, CAT, mask, offset, "import")
