@@ -80,7 +80,8 @@ def main(args: Args) -> None:
 def child(*what: object) -> Any:
     """What this file prints when it measures one thing."""
     command = [sys.executable, __file__, "--child", *map(str, what)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return json.loads(next(line for line in printed if line.startswith("{")))  # viser says good-bye after it
 
 
 def step_table(args: Args) -> None:

@@ -31,6 +31,8 @@ def reconstruct(command: Reconstruct) -> None:
     scan, config = command.scan, _config(command)
     output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
     streamed = output == files.STREAM
+    if streamed and command.view:
+        raise InputError("--view shows the result until Ctrl-C: give --output a file")
     beside = scan if streamed else output
     field = command.field or (None if streamed else output.with_suffix(".safetensors"))
     page = beside.with_suffix(".html") if command.report else None

@@ -95,6 +95,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
+        ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
     ):
         assert message in refused(capsys, "reconstruct", *args)
         assert sorted(tmp_path.iterdir()) == before, message
