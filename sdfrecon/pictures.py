@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def read_image(path: str | Path) -> Floats:
     if str(path) in SAMPLES and not path.exists():
         return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
     with reading(path, "picture"):
-        stored = np.asarray(iio.imread(path.read_bytes(), extension=path.suffix.lower()))
+        ending = path.suffix.lower()
+        tiff = ending in (".tif", ".tiff")
+        stored = _read_tiff(path) if tiff else np.asarray(iio.imread(path.read_bytes(), extension=ending))
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
@@ -42,6 +45,18 @@ def read_image(path: str | Path) -> Floats:
         if not np.isfinite(image).all():
             raise InputError(f"{path} holds colours that are not finite: repair it first")
         return image
+
+
+def _read_tiff(path: Path) -> NDArray:
+    """The first page. imageio, and tifffile's own imread, never come to an end on some pages without data."""
+    import tifffile
+
+    logging.getLogger("tifffile").disabled = True
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages[0]
+        if not page.dataoffsets or page.dtype is None or 0 in page.shape:
+            raise InputError(f"{path} holds no pixels: the file is damaged")
+        return np.asarray(page.asarray())
 
 
 def write_image(path: str | Path, pixels: NDArray) -> None:

@@ -68,3 +68,11 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     assert pictures.read_image(tmp_path / "f.png").std() > 0.1
     assert pictures.read_image(tmp_path / "c.png").std() > 0.01
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_tiff_without_data_is_refused_at_once(tmp_path: Path) -> None:
+    pictures.write_image(tmp_path / "image.tif", np.zeros((12, 9)))
+    whole = (tmp_path / "image.tif").read_bytes()
+    (tmp_path / "image.tif").write_bytes(whole.replace(b"\x11\x01", b"\x12\xee"))  # the tag of the strips' places
+    with pytest.raises(InputError, match="holds no pixels: the file is damaged"):
+        pictures.read_image(tmp_path / "image.tif")
