@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdfrecon.console import at_least, check_places, closed, describe, duration, load_shape, note, say
+from sdfrecon.console import at_least, beside, check_places, closed, describe, duration, load_shape, note, say
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
@@ -33,13 +33,13 @@ def reconstruct(command: Reconstruct) -> None:
     streamed = output == files.STREAM
     if streamed and command.view:
         raise InputError("--view shows the result until Ctrl-C: give --output a file")
-    beside = scan if streamed else output
+    named_after = scan if streamed else output
     field = command.field or (None if streamed else output.with_suffix(".safetensors"))
-    page = beside.with_suffix(".html") if command.report else None
-    run_dir = command.run_dir or beside.with_name(f".{beside.stem}.run")
+    page = named_after.with_suffix(".html") if command.report else None
+    run_dir = command.run_dir or named_after.with_name(f".{named_after.stem}.run")
     check_places([scan], [path for path in (output, field, page) if path])
     files.check_mesh_ending(output)
-    tell = (lambda line: None) if command.quiet else partial(say, to=sys.stderr if streamed else sys.stdout)
+    tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
     tell(f"{scan}: {describe(cloud)}")
     if command.estimate_normals:
@@ -116,8 +116,7 @@ def mesh(command: MeshCommand) -> None:
     field = load_shape(command.field).on(pick_device(command.device))
     made = field.mesh(command.resolution, command.level)
     files.write_mesh(command.output, made)
-    streamed = command.output == files.STREAM
-    say(f"mesh: {command.output} ({len(made.faces):,} triangles)", to=sys.stderr if streamed else sys.stdout)
+    say(f"mesh: {command.output} ({len(made.faces):,} triangles)", to=beside(command.output))
 
 
 def query(command: Query) -> None:

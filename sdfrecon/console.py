@@ -17,6 +17,13 @@ def say(line: str, to: TextIO | None = None) -> None:
     print(line, file=to, flush=True)
 
 
+def beside(output: Path) -> TextIO:
+    """Where to say what was written: standard output, unless that is where it was written to."""
+    from sdfrecon.files import STREAM
+
+    return sys.stderr if output == STREAM else sys.stdout
+
+
 def note(line: str) -> None:
     """Prints a line for the user beside the answers."""
     say(f"sdfrecon: {line}", to=sys.stderr)
