@@ -33,6 +33,7 @@ from sdfrecon.imaging import (
     BLENDED,
     DERIVED,
     FITTED,
+    GREY,
     Composition,
     ImageConfig,
     from_border,
@@ -123,14 +124,15 @@ def poisson(seed: int, device: str) -> Iterator[Row]:
     """Colours from derivatives alone, aligned by mean and variance; with the border's colours, as they are."""
     image = camera(256)
     edges, slopes, bend = Edges.of(256, 256), from_gradient(image), from_laplacian(image)
-    curved = np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
-    free = {"gradient": edges.minus_divergence(edges.differences(image)), "Laplacian": curved}
-    for name, config, known in (("gradient", DERIVED, slopes), ("Laplacian", BENT, bend)):
+    curved, inside = np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0))), ~border(256, 256)
+    free = solve_free(edges.minus_divergence(edges.differences(image)))
+    grey = solve_held(curved, np.full_like(image, GREY), inside)
+    for name, config, known, solved in (("gradient", DERIVED, slopes, free), ("Laplacian", BENT, bend, grey)):
         field, seconds = timed(image, config, seed, device, **known)
-        picture, classical = align(field.render(256, 256), image), align(solve_free(free[name]), image)
+        picture, classical = align(field.render(256, 256), image), align(solved, image)
         yield f"camera 256 from its {name}, aligned", f"{psnr(picture, image):.2f}", _db(classical, image), seconds
-    field, seconds = timed(image, BENT, seed, device, **bend, **from_border(image))
-    picture, classical = field.render(256, 256), solve_held(curved, image, ~border(256, 256))
+    field, seconds = timed(image, BENT, seed, device, **bend | from_border(image))
+    picture, classical = field.render(256, 256), solve_held(curved, image, inside)
     yield "camera 256 from its Laplacian and border", f"{psnr(picture, image):.2f}", _db(classical, image), seconds
 
 

@@ -111,9 +111,33 @@ def match_gradient(known: Attributes, jet: Jet) -> Tensor:
     return at_all_scales((jet.gradient - known["gradient"]).flatten(1))
 
 
-def match_laplacian(known: Attributes, jet: Jet) -> Tensor:
-    """|Laplacian of Phi - l|^2 at all scales, with `laplacian` (n, c) (Sitzmann et al. 2020, section 4.1)."""
-    return at_all_scales(jet.laplacian - known["laplacian"])
+def match_laplacian(cells: Tensor, cell: float) -> Residual:
+    """(D^-1 (Laplacian of Phi - l))^2, the mean over the channels, with `laplacian` (n, c) at cells (n, 2) of a grid.
+
+    D is the five-point Laplacian of the grid, 0 around it; a cell is `cell` wide. Squared as it is, the Laplacian's
+    error would hardly show what is broad: an error in the value counts by the fourth power of its frequency. In this
+    discrete norm of order minus two (Bramble, Lazarov and Pasciak 1997 have that of order minus one) it counts as
+    what it is in the value. A harmonic function counts nothing, as it must.
+    """
+    rows, columns = (cells - cells.amin(dim=0)).T
+    sines, eigenvalues = zip(*(_sines(int(axis.max()) + 1, cells.device) for axis in (rows, columns)), strict=True)
+    inverse = cell**2 / (eigenvalues[0][:, None] + eigenvalues[1])
+
+    def residual(known: Attributes, jet: Jet) -> Tensor:
+        errors = jet.laplacian - known["laplacian"]
+        grid = errors.new_zeros(errors.shape[1], *inverse.shape)
+        grid[:, rows, columns] = errors.T
+        potential = sines[0] @ (inverse * (sines[0] @ grid @ sines[1])) @ sines[1]
+        return potential[:, rows, columns].square().mean(0)
+
+    return residual
+
+
+def _sines(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Orthonormal eigenvectors (n, n) of minus second differences over n cells, 0 around them, and eigenvalues (n,)."""
+    k = torch.arange(1, count + 1, dtype=torch.float64, device=device) * (torch.pi / (count + 1))
+    sines = (k[:, None] * torch.arange(1, count + 1, device=device)).sin() * (2 / (count + 1)) ** 0.5
+    return sines.float(), (2 - 2 * k.cos()).float()
 
 
 def at_all_scales(errors: Tensor) -> Tensor:

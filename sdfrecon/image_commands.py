@@ -104,7 +104,7 @@ def poisson(command: ImagePoisson) -> None:
     """Derivatives -> image."""
     from sdfrecon.files import save_field
     from sdfrecon.images import Edges, align, border, laplacian, psnr, solve_free, solve_held
-    from sdfrecon.imaging import BENT, DERIVED, from_border, from_gradient, from_laplacian
+    from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
     from sdfrecon.pictures import write_image, write_panels
 
     field_path, figure = _beside(command.output)
@@ -116,14 +116,19 @@ def poisson(command: ImagePoisson) -> None:
         curved = edges.minus_divergence(edges.differences(image))
     else:
         known, curved = from_laplacian(image), np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
+    if command.source == "gradient" and not command.border:
+        classical = solve_free(curved)
+    else:
+        around = image if command.border else np.full_like(image, GREY)
+        classical = solve_held(curved, around, ~border(height, width))
     if command.border:
         known |= from_border(image)
     field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
     result, gradient, bend = _levels(field)
     if command.border:
-        how, classical = "as it is", solve_held(curved, image, ~border(height, width))
+        how = "as it is"
     else:
-        how, classical = "aligned by mean and variance", align(solve_free(curved), image)
+        how, classical = "aligned by mean and variance", align(classical, image)
         _tell(command, f"PSNR {psnr(result - (result - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
         result = align(result, image)
     write_image(command.output, result)

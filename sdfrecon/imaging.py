@@ -21,6 +21,8 @@ from sdfrecon.siren import Siren, SirenConfig
 Mode = Literal["mean", "mixed", "import"]
 RIM = 16
 """Pixels of the target around what is put into it."""
+GREY = 0.5
+"""The border's colour where nothing is known of it."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,14 @@ class ImageConfig:
     """Of every random draw."""
 
 
-FITTED = ImageConfig(fit=FitConfig(1000, 1e-3, None), batch=4096)
-"""For colours Adam does best. More steps come closer to the pixels, and farther from a smooth image between them."""
+FITTED = ImageConfig(SirenConfig(256, 3, 45.0, 30.0), FitConfig(1200, 1e-3, None), 4096)
+"""For colours Adam does best."""
 DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
 """For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
-BLENDED = replace(DERIVED, batch=16384)
+BENT = ImageConfig(SirenConfig(128, 3, 30.0, 45.0), FitConfig(80, 2e-3, 3e-3, warmup=10), batch=4096)
+"""A Laplacian costs several times a gradient, and every step takes it everywhere."""
+BLENDED = replace(BENT, fit=replace(BENT.fit, steps=300))
 """Two domains, three colours."""
-BENT = replace(DERIVED, fit=FitConfig(200, 1e-3, 1e-3, warmup=10), batch=16384)
-"""A Laplacian takes three times as long."""
 
 
 def solve(
@@ -64,9 +66,8 @@ def solve(
 
 
 def from_pixels(pixels: Floats) -> dict[str, Any]:
-    """What is known of an image (h, w, c): its colours at the pixels' centres (Sitzmann et al. 2020, section 3)."""
-    height, width, channels = pixels.shape
-    return {"values": (pixel_centers(height, width), pixels.reshape(-1, channels))}
+    """What is known of an image (h, w, c): its colours (Sitzmann et al. 2020, section 3), between the pixels too."""
+    return {"picture": pixels}
 
 
 def from_gradient(pixels: Floats) -> dict[str, Any]:
@@ -76,10 +77,14 @@ def from_gradient(pixels: Floats) -> dict[str, Any]:
 
 
 def from_laplacian(pixels: Floats) -> dict[str, Any]:
-    """The Laplacian inside the border alone: all of an image but a harmonic function (ibid., section 4.1)."""
+    """The Laplacian inside the border alone: all of an image but a harmonic function (ibid., section 4.1).
+
+    That function is any that the border's colours make: grey ones here, until `from_border` tells them.
+    """
     height, width, channels = pixels.shape
     inside = ~border(height, width).ravel()
-    return {"laplacians": (pixel_centers(height, width)[inside], laplacian(pixels).reshape(-1, channels))}
+    known = {"laplacians": (pixel_centers(height, width)[inside], laplacian(pixels).reshape(-1, channels))}
+    return known | from_border(np.full_like(pixels, GREY))
 
 
 def from_border(pixels: Floats) -> dict[str, Any]:
@@ -162,15 +167,18 @@ class Composition:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The guidance inside, and the target's colours outside: two domains."""
-        places, gradients = self.edges.gradients(self.differences)
-        held, left = ~self.inside.ravel(), self.inside[:, :-1] | self.inside[:, 1:]
-        used = (left[:-1] | left[1:]).ravel()  # at the corners of a pixel inside
-        known: dict[str, Any] = {"gradients": (places[used], gradients[used])}
-        if held.any():
-            colours = self.target.reshape(len(held), -1)
-            known["values"] = pixel_centers(*self.inside.shape)[held], colours[held]
-        return known
+        """The guidance's divergence inside, and the target's colours outside: two domains (Perez et al. 2003, eq. 3).
+
+        The guidance is no image's gradient, and of all images the one with its divergence comes nearest to it. Where
+        nothing is held it is fitted itself.
+        """
+        held = ~self.inside.ravel()
+        if not held.any():
+            return {"gradients": self.edges.gradients(self.differences)}
+        places = pixel_centers(*self.inside.shape)
+        curved = -self.edges.minus_divergence(self.differences).reshape(len(held), -1)
+        colours = self.target.reshape(len(held), -1)
+        return {"laplacians": (places[~held], curved[~held]), "values": (places[held], colours[held])}
 
     def composite(self, filled: Floats) -> Floats:
         """(h, w, c) the target with `filled` (h, w, c) inside; where nothing is held, with the two images' mean."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +14,12 @@ from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud
-from sdfrecon.sampling import Box, Domain, Patches, Pool, near_points, uniform_points
+from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, near_points, uniform_points
 
 NEIGHBOURS = 8
 FEW = 20_000
 HELD = 10.0
-"""What a value weighs beside derivatives."""
+"""What a value weighs beside gradients."""
 
 
 @dataclass(frozen=True)
@@ -121,43 +121,49 @@ def image(
     frame: Frame,
     batch: int,
     generator: torch.Generator,
+    picture: Floats | None = None,
     values: tuple[Floats, Floats] | None = None,
     gradients: tuple[Floats, Floats] | None = None,
     laplacians: tuple[Floats, Floats] | None = None,
-    held: float = HELD,
 ) -> Problem:
     """A signal from what is known of it: values, gradients or Laplacians, each at samples of its own, pixels.
 
-    values: places (n, 2), colours (n, c). gradients: places, gradients a pixel (n, c, 2). laplacians: places,
-    Laplacians a square pixel (n, c). batch: how many of each a step draws, of derivatives in patches.
+    picture: (h, w, c) colours, sampled between the pixels too (`sampling.Raster`), so that the signal is as smooth
+    there as they are. values: places (n, 2), colours (n, c). gradients: places, gradients a pixel (n, c, 2).
+    laplacians: centres of pixels, Laplacians a square pixel (n, c). batch: how many of each a step draws, of gradients
+    in patches; of Laplacians it takes all, since what is broad shows in them all together.
 
     The network's signal is 2 * colour - 1 over the frame's square: a gradient is 2 * scale, a Laplacian 2 * scale^2
-    times what it is in pixels. Derivatives are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has
-    factors for it), and values beside them by `held`.
+    times what it is in pixels. Gradients are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has
+    factors for it), and values beside them by HELD.
     """
     domains: dict[str, Domain] = {}
     constraints = []
 
-    def add(name: str, draws: Callable[..., Domain], places: Floats, known: Floats, weight: float) -> None:
-        attributes = {name: _tensor(known, generator)}
-        domains[name] = draws(_tensor(frame.points_to_unit(places), generator), attributes, batch)
-        constraints.append(Constraint(name, name, weight, getattr(c, f"match_{name}")))
+    def add(name: str, domain: Domain, residual: c.Residual, weight: float = 1.0) -> None:
+        domains[name] = domain
+        constraints.append(Constraint(name, name, weight, residual))
 
+    def unit(places: Floats) -> Tensor:
+        return _tensor(frame.points_to_unit(places), generator)
+
+    if picture is not None:
+        corners = unit(np.array([(0, 0), picture.shape[1::-1]]))
+        add("value", Raster("value", _tensor(2 * picture - 1, generator), corners, batch), c.match_value)
     if values is not None:
-        alone = gradients is None and laplacians is None
-        add("value", Pool, values[0], 2 * values[1] - 1, 1.0 if alone else held)
+        held = {"value": _tensor(2 * values[1] - 1, generator)}
+        add("value", Pool(unit(values[0]), held, batch), c.match_value, 1.0 if gradients is None else HELD)
     if gradients is not None:
         steep = 2 * frame.scale * gradients[1]
-        add("gradient", Patches.of, gradients[0], steep, _evened(steep))
+        evened = 1 / max(float(np.square(steep).mean()), 1e-6)
+        known = {"gradient": _tensor(steep, generator)}
+        add("gradient", Patches.of(unit(gradients[0]), known, batch), c.match_gradient, evened)
     if laplacians is not None:
-        bent = 2 * frame.scale**2 * laplacians[1]
-        add("laplacian", Patches.of, laplacians[0], bent, _evened(bent))
+        bent = {"laplacian": _tensor(2 * frame.scale**2 * laplacians[1], generator)}
+        cells = torch.tensor(np.floor(laplacians[0]), dtype=torch.long, device=generator.device)
+        everywhere = Pool(unit(laplacians[0]), bent, len(cells))
+        add("laplacian", everywhere, c.match_laplacian(cells, 1 / frame.scale))
     return Problem(domains, constraints)
-
-
-def _evened(targets: Floats) -> float:
-    """The weight that makes of a loss of targets a share of their mean square."""
-    return 1 / max(float(np.square(targets).mean()), 1e-6)
 
 
 def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree) -> dict[str, Tensor]:

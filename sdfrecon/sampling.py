@@ -69,6 +69,33 @@ class Patches:
 
 
 @dataclass(frozen=True)
+class Raster:
+    """A picture (h, w, c) over the rectangle between corners (2, 2), and `count` places drawn anywhere in it.
+
+    What is known there, called `name`, is interpolated as in Catmull and Rom 1974: it passes through the pixels, and at
+    them has the slopes of central differences.
+    """
+
+    name: str
+    picture: Tensor
+    corners: Tensor
+    count: int
+
+    def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
+        height, width, _ = self.picture.shape
+        size = torch.tensor([width, height], device=self.picture.device)
+        share = torch.rand(self.count, 2, generator=generator, device=self.picture.device)
+        place = share * size - 0.5  # pixels from the first pixel's centre
+        first = place.floor()
+        weights = _catmull_rom(place - first)
+        four = first.long()[..., None] + torch.arange(-1, 3, device=size.device)
+        columns, rows = four[:, 0].clamp(0, width - 1), four[:, 1].clamp(0, height - 1)
+        around = self.picture[rows[:, :, None], columns[:, None]]
+        value = torch.einsum("nrsc,nr,ns->nc", around, weights[:, 1], weights[:, 0])
+        return self.corners[0] + share * (self.corners[1] - self.corners[0]), {self.name: value}
+
+
+@dataclass(frozen=True)
 class Box:
     """`count` points uniform in [-1, 1]^dim."""
 
@@ -77,6 +104,13 @@ class Box:
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         return uniform_points(self.count, self.dim, generator), {}
+
+
+def _catmull_rom(t: Tensor) -> Tensor:
+    """(..., 4): what the samples at -1, 0, 1 and 2 weigh at t (...) between 0 and 1."""
+    return 0.5 * torch.stack(
+        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], dim=-1
+    )
 
 
 def z_order(points: Tensor) -> Tensor:

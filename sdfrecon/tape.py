@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sdfrecon.jet import Jet
-from sdfrecon.siren import Siren
+from sdfrecon.siren import Siren, chunks
 
 
 class Tape:
@@ -27,7 +27,7 @@ class Tape:
     def __init__(self, field: Siren) -> None:
         self.field = field
         self.points = field.weights[0].new_empty(0, field.in_dim)
-        self.value = self.gradient = self.points
+        self.value = self.gradient = self.laplacian = self.points
         self._buffers(0)
 
     def _buffers(self, count: int) -> None:
@@ -41,17 +41,17 @@ class Tape:
 
     @torch.no_grad()
     def jet(self, points: Tensor) -> Jet:
-        """The jet at points (n, d): value and gradient are leaves, whose `grad` `backward` reads.
+        """The jet at points (n, d): its value and derivatives are leaves, whose `grad` `backward` reads.
 
-        It is good until the next call. The Laplacian is autograd's: the loss's own backward pass leads it back. So are
-        the jets of networks of other layers than sines.
+        It is good until the next call. The jets of networks of other layers than sines are autograd's: the loss's own
+        backward pass leads them back.
         """
         if not self.field.learns_sines:
             with torch.enable_grad():
                 return self.field.jet(points)
         if len(points) != len(self.wide[0]):
             self._buffers(len(points))
-        self.points, self.gradient = points, points[:0]
+        self.points, self.gradient, self.laplacian = points, points[:0], points[:0]
         self.scaled = [(w.detach(), b.detach()) for w, b in self.field.scaled()]
         *sines, (weight, bias) = self.scaled
         activation = points
@@ -60,7 +60,7 @@ class Tape:
             torch.cos(z, out=self.cosine[layer])
             activation = torch.sin(z, out=self.sine[layer])
         self.value = torch.addmm(bias, activation, weight.T).requires_grad_()
-        return Jet(self.value, self._gradient, lambda: self.field.jet(points).laplacian)
+        return Jet(self.value, self._gradient, self._laplacian)
 
     @torch.no_grad()
     def _gradient(self) -> Tensor:
@@ -74,10 +74,19 @@ class Tape:
         return self.gradient
 
     @torch.no_grad()
+    def _laplacian(self) -> Tensor:
+        self.laplacian = torch.cat([self.field.jet(part).laplacian for part in chunks(self.points)]).requires_grad_()
+        return self.laplacian
+
+    @torch.no_grad()
     def backward(self) -> None:
         """Adds to the parameters' `grad` what the jet's `grad` brings them."""
         if not self.field.learns_sines:
             return
+        if self.laplacian.grad is not None:  # autograd's, computed again part by part: kept, it would fill the memory
+            with torch.enable_grad():
+                for part, grad in zip(chunks(self.points), chunks(self.laplacian.grad), strict=True):
+                    self.field.jet(part).laplacian.backward(grad)
         sines, (weight, _) = self.scaled[:-1], self.scaled[-1]
         last = len(sines) - 1
         weights = [torch.zeros_like(w) for w, _ in self.scaled]

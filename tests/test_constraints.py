@@ -76,3 +76,20 @@ def test_weights_go_from_the_first_to_the_last_by_equal_factors() -> None:
     assert ramp.weight_at(0.0) == ramp.weight_at(begin) == 10
     assert ramp.weight_at((begin + end) / 2) == pytest.approx(100)
     assert ramp.weight_at(end) == ramp.weight_at(1.0) == pytest.approx(1000)
+
+
+def test_a_laplacians_error_counts_as_the_error_in_the_value_that_it_makes() -> None:
+    y, x = (axis.flatten() for axis in torch.meshgrid(torch.arange(11.0), torch.arange(17.0), indexing="ij"))
+    off = torch.stack([torch.rand(11, 17, generator=torch.Generator().manual_seed(c)) for c in (0, 1)])
+    around = torch.nn.functional.pad(off, (1, 1, 1, 1))
+    five_point = around[:, :-2, 1:-1] + around[:, 2:, 1:-1] + around[:, 1:-1, :-2] + around[:, 1:-1, 2:] - 4 * off
+    jet = Jet(off.flatten(1).T, lambda: off.new_zeros(0), lambda: 1.0 + five_point.flatten(1).T / 0.1**2)
+    residual = c.match_laplacian(torch.stack([y, x], dim=-1).long() + 3, 0.1)
+    measured = residual({"laplacian": torch.ones(11 * 17, 2)}, jet)
+    torch.testing.assert_close(measured, off.square().mean(0).flatten(), atol=1e-4, rtol=1e-4)
+
+
+def test_means_over_patches_show_what_is_broad() -> None:
+    fine, broad = torch.tensor([1.0, -1, 1, -1]).repeat(64)[:, None], torch.ones(256, 1)
+    assert c.at_all_scales(fine) == 1
+    assert c.at_all_scales(broad) == 1 + 2 + 4 + 8 + 16

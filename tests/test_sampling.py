@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sdfrecon.sampling import Box, Pool, near_points, uniform_points
+from sdfrecon.sampling import Box, Pool, Raster, near_points, uniform_points
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -28,6 +28,21 @@ def test_a_pool_of_which_all_is_wanted_gives_its_table() -> None:
     drawn, known = Pool(points, {"double": 2 * points}, 100).sample(generator())
     assert torch.equal(drawn, points)
     assert torch.equal(known["double"], 2 * points)
+
+
+def test_a_raster_is_interpolated_between_pixel_centres_and_exact_for_squares() -> None:
+    y, x = torch.meshgrid(torch.arange(6) + 0.5, torch.arange(9) + 0.5, indexing="ij")
+    picture = torch.stack([x, (x - 4) ** 2 - x * y + y**2], dim=-1)
+    corners = torch.tensor([[-0.9, -0.6], [0.9, 0.6]])
+    places, known = Raster("value", picture, corners, 20_000).sample(generator())
+    x, y = ((places - corners[0]) * 5).T
+    assert 0 <= x.min() < 0.01
+    assert 0 <= y.min() < 0.01
+    assert 8.99 < x.max() <= 9
+    assert 5.99 < y.max() <= 6
+    inner = (x > 1.5) & (x < 7.5) & (y > 1.5) & (y < 4.5)  # where all sixteen pixels around are the picture's own
+    expected = torch.stack([x, (x - 4) ** 2 - x * y + y**2], dim=-1)
+    torch.testing.assert_close(known["value"][inner], expected[inner], atol=1e-4, rtol=0)
 
 
 def test_uniform_points_fill_the_box_evenly() -> None:
