@@ -43,7 +43,7 @@ class Args:
     """How often to kill."""
     longest: float = 8.0
     """Seconds between start and kill, at most."""
-    writing: float = 0.4
+    writing: float = 0.05
     """Seconds between the field's file and the kill, at most, in every third kill."""
     steps: int = 300
     """Of the fit."""
@@ -66,10 +66,10 @@ def main(args: Args) -> None:
         results = [(killed.with_suffix(s), whole.with_suffix(s).read_bytes()) for s in (".ply", ".safetensors")]
         field = results[1][0]
         while found.kills < args.kills:
-            before, start = changed(field), time.time()
+            before, start = [changed(path) for path, _ in results], time.time()
             process = subprocess.Popen([*command, "--output", str(killed)])
             if found.kills % 3 == 2:
-                while process.poll() is None and changed(field) == before:
+                while process.poll() is None and changed(field) == before[1]:
                     time.sleep(0.001)
                 moment = moments.uniform(0, args.writing)
             else:
@@ -83,8 +83,9 @@ def main(args: Args) -> None:
                 lost.append(time.time() - max([start, *saved]))
                 found.kills += 1
                 found.with_a_checkpoint += bool(saved)
-                found.with_the_field_written_and_the_mesh_not += field.exists() and not killed.exists()
-                found.with_the_mesh_written += killed.exists()
+                mesh_there, field_there = (changed(path) != at for (path, _), at in zip(results, before, strict=True))
+                found.with_the_field_written_and_the_mesh_not += field_there and not mesh_there
+                found.with_the_mesh_written += mesh_there
                 found.corrupt_files += sum(path.exists() and path.read_bytes() != good for path, good in results)
                 continue
             found.runs_that_came_to_their_end += 1
