@@ -1,5 +1,6 @@
 """Kills the command at random moments and starts it again: `python benchmarks/kill.py SCAN [--kills 100]`.
 
+Writing takes a moment only, so that every third kill waits for the field's file and falls just after it appears.
 Each time that the command comes to its end, mesh and field are compared, byte for byte, with those of a run that was
 left alone, and it starts anew. After each kill -9 there must be no mesh or field that is not whole.
 """
@@ -10,23 +11,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 import tyro
 from machine import heading
 from tyro.conf import Positional
 
-ORDER = (
-    "kills",
-    "during the fit or the extraction, with a checkpoint",
-    "with the field written and the mesh not",
-    "corrupt files",
-    "failures",
-    "runs that came to their end",
-    "of them byte for byte the same",
-    "files left behind",
-)
+
+@dataclasses.dataclass
+class Found:
+    """What is counted, under the names that are printed."""
+
+    kills: int = 0
+    with_a_checkpoint: int = 0
+    with_the_field_written_and_the_mesh_not: int = 0
+    with_the_mesh_written: int = 0
+    corrupt_files: int = 0
+    failures: int = 0
+    runs_that_came_to_their_end: int = 0
+    of_them_byte_for_byte_the_same: int = 0
+    files_left_behind: int = 0
 
 
 @dataclasses.dataclass
@@ -39,6 +43,8 @@ class Args:
     """How often to kill."""
     longest: float = 8.0
     """Seconds between start and kill, at most."""
+    writing: float = 0.05
+    """Seconds between the field's file and the kill, at most, in every third kill."""
     steps: int = 300
     """Of the fit."""
     resolution: int = 160
@@ -49,8 +55,7 @@ class Args:
 
 def main(args: Args) -> None:
     print(heading(f"python benchmarks/kill.py {args.scan.name} {' '.join(sys.argv[2:])}".strip()))
-    moments, found = random.Random(args.seed), Counter[str]()
-    lost = []
+    moments, found, lost = random.Random(args.seed), Found(), []
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole.ply", Path(folder) / "killed.ply"
         command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(args.scan), "--quiet", "--device", "cpu"]
@@ -59,29 +64,43 @@ def main(args: Args) -> None:
         subprocess.run([*command, "--output", str(whole)], check=True)
         print(f"left alone it takes {time.time() - start:.1f} s\n")
         results = [(killed.with_suffix(s), whole.with_suffix(s).read_bytes()) for s in (".ply", ".safetensors")]
-        while found["kills"] < args.kills:
+        field = results[1][0]
+        while found.kills < args.kills:
+            before, start = [changed(path) for path, _ in results], time.time()
             process = subprocess.Popen([*command, "--output", str(killed)])
-            start = time.time()
+            if found.kills % 3 == 2:
+                while process.poll() is None and changed(field) == before[1]:
+                    time.sleep(0.001)
+                moment = moments.uniform(0, args.writing)
+            else:
+                moment = moments.uniform(0, args.longest)
             try:
-                found["failures"] += process.wait(moments.uniform(0, args.longest)) != 0
+                found.failures += process.wait(moment) != 0
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                found["kills"] += 1
                 saved = [path.stat().st_mtime for path in killed.parent.glob(".killed.run/checkpoint-*")]
                 lost.append(time.time() - max([start, *saved]))
-                found["during the fit or the extraction, with a checkpoint"] += bool(saved)
-                found["with the field written and the mesh not"] += results[1][0].exists() and not killed.exists()
-                found["corrupt files"] += sum(path.exists() and path.read_bytes() != good for path, good in results)
+                found.kills += 1
+                found.with_a_checkpoint += bool(saved)
+                mesh_there, field_there = (changed(path) != at for (path, _), at in zip(results, before, strict=True))
+                found.with_the_field_written_and_the_mesh_not += field_there and not mesh_there
+                found.with_the_mesh_written += mesh_there
+                found.corrupt_files += sum(path.exists() and path.read_bytes() != good for path, good in results)
                 continue
-            found["runs that came to their end"] += 1
-            found["of them byte for byte the same"] += all(path.read_bytes() == good for path, good in results)
-            found["files left behind"] += len(list(Path(folder).iterdir())) - 4
+            found.runs_that_came_to_their_end += 1
+            found.of_them_byte_for_byte_the_same += all(path.read_bytes() == good for path, good in results)
+            found.files_left_behind += len(list(Path(folder).iterdir())) - 4
             for path, _ in results:
                 path.unlink()
-    for name in ORDER:
-        print(f"- {name}: {found[name]}")
+    for name, count in dataclasses.asdict(found).items():
+        print(f"- {name.replace('_', ' ')}: {count}")
     print(f"- work lost at a kill: {sum(lost) / len(lost):.1f} s on average, {max(lost):.1f} s at most")
+
+
+def changed(path: Path) -> float:
+    """When a file was last written; 0 if it is not there."""
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ NEIGHBOURS = 8
 LEAST = 1e-100
 """Below it, and above its inverse, squares of coordinates vanish or overflow."""
 SLABS = 32
+Neighbours = tuple[Floats, Floats, Floats]
 
 
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
@@ -59,8 +60,10 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
 
     normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
-    keep(~strays(cloud), "alone, and not of one surface with their neighbours")
-    if (seam := at_a_seam(cloud)) > 0.25 * len(cloud) ** 0.5:
+    around = neighbours(cloud)
+    lost = strays(around)
+    keep(~lost, "alone, and not of one surface with their neighbours")
+    if (seam := at_a_seam(neighbours(cloud) if lost.any() else around)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
@@ -99,7 +102,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     return replace(cloud, normals=normals)
 
 
-def strays(cloud: PointCloud) -> NDArray[np.bool_]:
+def strays(around: Neighbours) -> NDArray[np.bool_]:
     """(n,) true for outliers: points alone in space that are no part of the surface that their neighbours show.
 
     Alone: the eighth neighbour is more than twice as far as is usual in this cloud. No part of the surface: over the
@@ -107,22 +110,22 @@ def strays(cloud: PointCloud) -> NDArray[np.bool_]:
     is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
     A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays.
     """
-    distance, cosine, rise = _neighbours(cloud)
+    distance, cosine, rise = around
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])
     return alone & (cosine.mean(axis=1) - rise.mean(axis=1) < 0.25)
 
 
-def at_a_seam(cloud: PointCloud) -> int:
+def at_a_seam(around: Neighbours) -> int:
     """How many points have two neighbours or more on their own tangent plane with normals opposite to theirs.
 
     On a surface with an inside and an outside there are none: the other side of a thin wall is off the plane. Where
     one part of a scan is flipped they line its rim, which grows with the root of the number of points.
     """
-    _, cosine, rise = _neighbours(cloud)
+    _, cosine, rise = around
     return int((((cosine < -0.7) & (rise < 0.2)).sum(axis=1) > 1).sum())
 
 
-def _neighbours(cloud: PointCloud) -> tuple[Floats, Floats, Floats]:
+def neighbours(cloud: PointCloud) -> Neighbours:
     """(n, k) distances to the nearest other points, cosines between the normals, and sines to the tangent planes."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)

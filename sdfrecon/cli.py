@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> None:
         prog="sdfrecon",
         description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
         args=args,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
     )
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,

@@ -28,7 +28,9 @@ def parse_text(file: Iterable[str]) -> Arrays:
     words = [word.strip() for word in first.split(delimiter)]
     numeric = all(_is_number(word) for word in words if word)
     count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
-    rows = lines if count is not None or not numeric else chain([first], lines)
+    rows = list(lines if count is not None or not numeric else chain([first], lines))
+    if not rows:
+        raise ValueError(f"no rows of numbers follow its first line, {first[:40]!r}")
     table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
     if not numeric:
         named = {name.strip('"').lower(): column for name, column in zip(words, table.T, strict=True)}

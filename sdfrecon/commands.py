@@ -58,8 +58,8 @@ def reconstruct(command: Reconstruct) -> None:
     files.write_mesh(output, result.mesh)
     run = {
         "scan": str(scan.absolute()),
-        "mesh": str(output.absolute()),
-        "field": str(field and field.absolute()),
+        "mesh": None if streamed else str(output.absolute()),
+        "field": field and str(field.absolute()),
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
         "notes": result.notes,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon.columns import Arrays, from_columns, from_names, parse_text, to_bytes
+from sdfrecon import meshfiles
+from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.pcd import read_pcd
 
@@ -98,12 +99,12 @@ def read_cloud(path: str | Path) -> PointCloud:
     path = Path(path)
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
-        ".ply": _read_ply,
+        ".ply": meshfiles.read_ply,
         ".pcd": lambda p: read_pcd(p, open3d()),
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
-        **dict.fromkeys(MESH_READERS[1:], lambda p: _mesh_arrays(_load_trimesh(p))),
+        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.arrays_of(meshfiles.load(p))),
     }
     if suffix not in readers:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
@@ -121,10 +122,10 @@ def read_mesh(path: str | Path) -> Mesh:
     if path.suffix.lower() not in MESH_READERS:
         raise InputError(f"unknown ending of {path}: a mesh is one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
-        loaded = _load_trimesh(path)
+        loaded = meshfiles.load(path)
         if not len(getattr(loaded, "faces", ())):
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
-        arrays = _mesh_arrays(loaded)
+        arrays = meshfiles.arrays_of(loaded)
         return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), to_bytes(arrays.get("colors")))
 
 
@@ -135,8 +136,6 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending or a place that
     refuses it.
     """
-    import trimesh
-
     path = Path(path)
     check_mesh_ending(path)
     if path == STREAM:
@@ -144,33 +143,14 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
             write_mesh(Path(folder) / "mesh.ply", mesh)
             sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
         return
-    suffix = path.suffix.lower()
-    center = mesh.vertices.mean(axis=0) if suffix == ".glb" else np.zeros(3)
-    built = trimesh.Trimesh(
-        # trimesh forbids writing into what it is given: it gets copies.
-        mesh.vertices - center,
-        mesh.faces.copy(),
-        vertex_normals=None if mesh.normals is None else mesh.normals.copy(),
-        vertex_colors=mesh.colors,
-        process=False,
-    )
+    suffix, rounds = path.suffix.lower(), meshfiles.rounds_visibly(mesh)
+    if rounds and suffix == ".stl":
+        raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
     with replacing(path) as temporary:
-        if suffix == ".ply" and _rounds_visibly(mesh):
-            _write_double_ply(temporary, mesh)
-        elif suffix == ".ply":
-            built.export(temporary, vertex_normal=mesh.normals is not None)
-        elif suffix == ".glb":
-            scene = trimesh.Scene()
-            scene.add_geometry(built, node_name=path.stem, transform=trimesh.transformations.translation_matrix(center))
-            scene.export(temporary, include_normals=mesh.normals is not None, tree_postprocessor=_complete)
-        elif suffix == ".obj":
-            built.export(temporary, digits=_digits(mesh), include_normals=mesh.normals is not None)
-        elif suffix == ".off":
-            built.export(temporary, digits=_digits(mesh))
+        if rounds and suffix == ".ply":
+            meshfiles.write_double_ply(temporary, mesh, open3d())
         else:
-            if _rounds_visibly(mesh):
-                raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
-            built.export(temporary)
+            meshfiles.write(temporary, mesh, path.stem)
 
 
 def check_mesh_ending(path: Path) -> None:
@@ -273,72 +253,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def _load_trimesh(path: Path) -> Any:
-    import trimesh
-
-    with open(path, "rb") as file:
-        scene = trimesh.load_scene(file, file_type=path.suffix[1:].lower(), process=False)
-    if len(scene.graph.nodes_geometry) != 1:
-        return scene.to_mesh()
-    # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
-    (node,) = scene.graph.nodes_geometry
-    transform, name = scene.graph[node]
-    loaded = scene.geometry[name]
-    if path.suffix.lower() == ".stl":
-        loaded.merge_vertices()  # the format repeats a vertex for each triangle at it
-    if np.array_equal(transform, np.eye(4)):
-        return loaded
-    if np.linalg.det(transform) <= 0 or not len(getattr(loaded, "faces", ())):
-        return scene.to_mesh()
-    normals = loaded.vertex_normals @ np.linalg.inv(transform[:3, :3])
-    return trimesh.Trimesh(
-        trimesh.transform_points(loaded.vertices, transform),
-        loaded.faces,
-        vertex_normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
-        vertex_colors=_vertex_colors(loaded),
-        process=False,
-    )
-
-
-def _mesh_arrays(loaded: Any) -> Arrays:
-    arrays = {"points": np.asarray(loaded.vertices)}
-    if len(getattr(loaded, "faces", ())):
-        arrays["normals"] = np.asarray(loaded.vertex_normals)
-    if (colors := _vertex_colors(loaded)) is not None:
-        arrays["colors"] = colors[:, :3]
-    return arrays
-
-
-def _vertex_colors(loaded: Any) -> NDArray | None:
-    if loaded.visual.kind == "vertex":
-        return np.asarray(loaded.visual.vertex_colors)
-    # A glTF with a material keeps its vertices' colours elsewhere.
-    colors = getattr(loaded.visual, "vertex_attributes", {}).get("color")
-    return None if colors is None else np.asarray(colors)
-
-
-def _read_ply(path: Path) -> Arrays:
-    # trimesh's own point cloud has no normals; its table of the file's properties has everything.
-    from trimesh.exchange.ply import load_ply
-
-    with open(path, "rb") as file:
-        loaded = load_ply(file, skip_materials=True)
-    vertex = loaded["metadata"]["_ply_raw"].get("vertex")
-    if vertex is None or not vertex["length"]:
-        raise InputError(f"{path} holds no points: expected a scan")
-    data = vertex["data"]
-    names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
-    table = {name: np.asarray(data[name]).reshape(-1) for name in names}
-    if len(table["x"]) != vertex["length"]:
-        raise InputError(
-            f"{path} promises {vertex['length']} points and holds {len(table['x'])}: the file is truncated"
-        )
-    arrays = from_names(table)
-    if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
-        arrays["normals"] = np.asarray(_load_trimesh(path).vertex_normals)
-    return arrays
-
-
 def _read_npz(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
         if "points" not in file:
@@ -349,38 +263,3 @@ def _read_npz(path: Path) -> Arrays:
 def _read_text(path: Path) -> Arrays:
     with open(path, encoding="utf-8-sig") as file:
         return parse_text(file)
-
-
-def _rounds_visibly(mesh: Mesh) -> bool:
-    """Whether single precision would move a vertex by more than a millionth of the mesh's size."""
-    with np.errstate(over="ignore"):
-        rounding = np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0)
-    return bool(rounding > 1e-6 * mesh.diagonal)
-
-
-def _complete(tree: dict[str, Any]) -> None:
-    """Gives a glTF a material, without which viewers take bare metal, black but for reflections, and buffers' uses."""
-    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
-    for primitive in (primitive for shape in tree["meshes"] for primitive in shape["primitives"]):
-        primitive["material"] = 0
-        for accessor in (primitive["indices"], *primitive["attributes"].values()):
-            view = tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]
-            view["target"] = 34963 if accessor == primitive["indices"] else 34962  # of OpenGL: elements, array
-
-
-def _digits(mesh: Mesh) -> int:
-    """Decimals that resolve a ten-millionth of the mesh's size."""
-    return max(6, int(np.ceil(7 - np.log10(max(mesh.diagonal, 1e-300)))))
-
-
-def _write_double_ply(path: Path, mesh: Mesh) -> None:
-    o3d = open3d()
-    built = o3d.geometry.TriangleMesh(
-        o3d.utility.Vector3dVector(mesh.vertices), o3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
-    )
-    if mesh.normals is not None:
-        built.vertex_normals = o3d.utility.Vector3dVector(mesh.normals.copy())
-    if mesh.colors is not None:
-        built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
-    if not o3d.io.write_triangle_mesh(str(path), built):
-        raise OSError("Open3D could not write it")

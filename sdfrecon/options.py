@@ -23,17 +23,15 @@ class Reconstruct:
     scan: Positional[Path]
     """The scan: PLY, PCD, PTS, PWN, XYZ, TXT, CSV, NPY, NPZ, or a mesh whose vertices are taken."""
     output: Path | None = None
-    """The mesh to write: .ply, .obj, .stl, .glb or .off, or - for PLY on standard output. If not given, SCAN_mesh.ply
-    beside the scan."""
+    """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """How much work to put in: draft takes well under a minute on two processor cores, standard and fine recover more
-    detail for more time. paper is the original SIREN recipe, 10,000 steps of its loss and optimiser, for comparison."""
+    """draft takes half a minute on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
     field: Path | None = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: int | None = None
-    """Cells along the box around the scan when triangles are made: twice as many give four times the triangles."""
+    """Cells along the box of which triangles are made: twice as many give four times the triangles. Or the preset's."""
     steps: int | None = None
-    """Steps of the fit: more give a finer surface and take longer."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, the preset's."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
@@ -43,8 +41,7 @@ class Reconstruct:
     viewpoint: tuple[float, float, float] | None = None
     """Where the scanner stood, in the scan's coordinates: tells --estimate-normals which side is outside."""
     trim: float | None = None
-    """Cut the surface where it is farther than this from every point, in the scan's units; 0 never cuts. If not given,
-    closed objects stay closed and open scans are cut where their data end."""
+    """Cut what is farther than this from all points, scan units; 0: nothing. If not given, only open scans are cut."""
     run_dir: Path | None = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
@@ -68,7 +65,7 @@ class View:
     file: Positional[Path]
     """A scan, a mesh or a field."""
     resolution: int = 256
-    """Of a field: cells along its box when its surface is turned into triangles."""
+    """Of a field: cells along its box of which triangles are made."""
     host: str = "127.0.0.1"
     """Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
     port: int = 8080
@@ -242,8 +239,7 @@ class ImagePoisson(OneImage):
     output: Path
     """The picture to write: .png, .jpg or .tif."""
     source: Annotated[Literal["gradient", "laplacian"], arg(name="from")] = "gradient"
-    """The derivative that is given. What it lost, a constant or a harmonic function, is not made up: the picture is
-    aligned to the original by mean and variance."""
+    """The derivative that is given; for what it lost, the picture is aligned to the original by mean and variance."""
     border: bool = False
     """Give the colours of the border's pixels too: then nothing is lost."""
 
@@ -274,8 +270,8 @@ class ImageBlend(Fitting):
 class ImageActivations(OneImage):
     """Compare a SIREN with networks of ReLU, tanh, and ReLU after a positional encoding, on one image.
 
-    All have as many parameters and steps. Writes figure.png (image, gradient and Laplacian of each), curves.png
-    (the training) and psnr.json.
+    All have as many parameters and steps. Writes figure.png (image, gradient and Laplacian of each), psnr.json, and
+    curves.png (the training).
     """
 
     output: Path

@@ -136,11 +136,14 @@ def report(command: Report) -> None:
 
     try:
         run = json.loads((command.run_dir / "run.json").read_text())
-        scan, mesh_path, field_path = (Path(run[name]) for name in ("scan", "mesh", "field"))
+        places = [run[name] for name in ("scan", "mesh", "field")]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
         ) from None
+    if None in places:
+        raise InputError(f"the mesh of {command.run_dir} went to standard output: give --output a file")
+    scan, mesh_path, field_path = map(Path, places)
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
     check_places([scan, mesh_path, field_path], [output])

@@ -31,6 +31,8 @@ class Viewer:
     """
 
     def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
+        if not 0 < port < 1 << 16:
+            raise InputError(f"--port must be from 1 to 65535; got {port}")
         try:
             import viser
         except ImportError:

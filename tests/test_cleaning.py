@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sdfrecon.cleaning import at_a_seam, clean, estimate_normals, strays
+from sdfrecon.cleaning import at_a_seam, clean, estimate_normals, neighbours, strays
 from sdfrecon.geometry import InputError, PointCloud
 
 
@@ -56,7 +56,7 @@ def test_a_thin_wall_is_no_seam() -> None:
     grid = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0)), -1).reshape(-1, 2)
     sides = [np.column_stack([grid + 0.5 * (z > 0), np.full(len(grid), z)]) for z in (0.0, 0.5)]
     normals = np.repeat([[0, 0, -1.0], [0, 0, 1.0]], len(grid), axis=0)
-    assert at_a_seam(PointCloud(np.concatenate(sides), normals)) == 0
+    assert at_a_seam(neighbours(PointCloud(np.concatenate(sides), normals))) == 0
 
 
 TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2000) % 2)[:, None]
@@ -111,7 +111,7 @@ def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     wild = rng.normal(size=(300, 3))
     wild /= np.linalg.norm(wild, axis=1, keepdims=True)
     cloud = PointCloud(np.concatenate([shell.points, away]), np.concatenate([shell.normals, wild]))
-    lost = strays(cloud)
+    lost = strays(neighbours(cloud))
     assert not lost[: len(shell)].any()
     assert lost[len(shell) :].mean() > 0.85
     cleaned, notes = clean(cloud)

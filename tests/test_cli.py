@@ -101,6 +101,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         assert sorted(tmp_path.iterdir()) == before, message
     assert "cannot read" in refused(capsys, "mesh", ring_and_ball, *output)
     assert "must end in .npz" in refused(capsys, "query", bare, bare, "--output", tmp_path / "x.txt")
+    assert "--port must be from 1 to 65535; got 99999" in refused(capsys, "view", ring_and_ball, "--port", "99999")
+    assert "holds no finished run" in refused(capsys, "report", tmp_path)
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
     assert sorted(tmp_path.iterdir()) == before

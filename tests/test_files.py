@@ -243,6 +243,7 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.xyz", b"1 2 3\n4 5\n", "cannot read .* as a XYZ scan"),
         ("scan.csv", b"x,east,north\n1,2,3\n", "needs columns x, y and z; got x, east, north"),
         ("scan.xyz", b"# made by hand\n", "no rows in it"),
+        ("scan.txt", b"hello\n", "no rows of numbers follow its first line, 'hello'"),
         ("scan.xyz", b"1 2\n3 4\n", "at least x y z; got an array of shape"),
         ("scan.pts", b"5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
         ("scan.npy", b"\x93NUMPY\x01\x00junk", "cannot read .* as a NPY scan"),

@@ -52,9 +52,10 @@ FLAT = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0), [0.0]), -1).reshap
         (lambda p, n: (p, n * 0), "all normals are zero"),
         (lambda p, n: (p * np.nan, n), "at least 10 different points; got 0"),
         (lambda p, n: (p * 1e300, n), "another unit"),
+        (lambda p, n: (p * np.inf, n), "at least 10 different points; got 0"),
         (lambda p, n: (np.concatenate([p, p + [1000, 0, 0]]), np.concatenate([n, n])), "got parts far apart"),
     ],
-    ids=["one point", "one point 5000 times", "line", "zero normals", "all NaN", "huge", "a kilometre apart"],
+    ids=["one point", "one 5000 times", "line", "zero normals", "all NaN", "huge", "infinite", "a kilometre apart"],
 )
 def test_a_scan_that_cannot_be_used_gets_one_line(
     tmp_path: Path, scan: PointCloud, change: Change, message: str, capsys: pytest.CaptureFixture[str]
@@ -224,7 +225,7 @@ def test_two_runs_on_one_folder_the_second_is_refused(
     assert (tmp_path / "mesh.ply").exists()
 
 
-def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path) -> None:
+def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST)
     (tmp_path / "alone").mkdir()
     scan = Path(shutil.copy(ring_and_ball, tmp_path / "alone"))
@@ -233,6 +234,10 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path) -> None:
     assert streamed.stdout == (tmp_path / "mesh.ply").read_bytes()
     assert b"triangles" in streamed.stderr
     assert list(scan.parent.iterdir()) == [scan], "no field, and no run's folder"
+    kept = scan.parent / "run"
+    subprocess.run([*line, "--run-dir", str(kept)], capture_output=True, check=True)
+    capsys.readouterr()
+    assert "went to standard output: give --output a file" in refused(capsys, "report", kept)
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -1,0 +1,87 @@
+"""How smoothly the page of a large mesh turns: `python benchmarks/page.py SCAN [--resolution 900]`, in Chromium.
+
+The middle view is dragged with the mouse for some seconds, and the other two follow. A frame counts once it is drawn:
+a pixel of every view is read back in it.
+"""
+
+import dataclasses
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tyro
+from machine import ROOT, heading
+from playwright.sync_api import sync_playwright
+from tyro.conf import Positional
+
+GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+SCENES = "Object.values(document.querySelector('.js-plotly-plot')._fullLayout).filter(x => x && x._scene)"
+MIDDLE = """() => {
+  const box = document.querySelector('.js-plotly-plot').getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+}"""
+COUNT = f"""() => {{
+  const drawn = {SCENES}.map(x => x._scene.glplot.gl), pixel = new Uint8Array(4);
+  window.times = [];
+  const frame = now => {{
+    drawn.forEach(gl => gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel));
+    window.times.push(now);
+    requestAnimationFrame(frame);
+  }};
+  requestAnimationFrame(frame);
+  const gl = drawn[0], about = gl.getExtension('WEBGL_debug_renderer_info');
+  return 'drawn by ' + gl.getParameter(about.UNMASKED_RENDERER_WEBGL);
+}}"""
+
+
+@dataclasses.dataclass
+class Args:
+    """Makes a mesh and its page, and turns it."""
+
+    scan: Positional[Path]
+    """A scan."""
+    resolution: int = 900
+    """Of the mesh."""
+    seconds: float = 5.0
+    """Of turning."""
+    browser: str = "chromium"
+    """The browser's command."""
+
+
+def main(args: Args) -> None:
+    print(heading(f"python benchmarks/page.py {args.scan.name} {' '.join(sys.argv[2:])}".strip()))
+    browser, kept = shutil.which(args.browser), ROOT / "out" / "page"
+    kept.mkdir(parents=True, exist_ok=True)
+    made = kept / "mesh.html"
+    line = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(args.scan), "--report", "--device", "cpu"]
+    line += ["--output", str(made.with_suffix(".ply")), "--resolution", str(args.resolution)]
+    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    print(next(part for part in said.splitlines() if part.startswith("mesh:")).split("(")[1].rstrip(")"))
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=GL)
+        page, start = chromium.new_page(viewport={"width": 1500, "height": 900}), time.time()
+        page.goto(made.as_uri(), timeout=120_000)
+        page.wait_for_function(SCENES + ".length === 3", timeout=120_000)
+        print(f"page: {made.stat().st_size / 1e6:.1f} MB, there after {time.time() - start:.1f} s")
+        print(next(part for part in page.inner_text("body").split(". ") if part.startswith("The mesh is shown")))
+        page.wait_for_timeout(3000)
+        x, y = page.evaluate(MIDDLE)
+        print(page.evaluate(COUNT))
+        page.mouse.move(x, y)
+        page.mouse.down()
+        start = time.time()
+        while (gone := time.time() - start) < args.seconds:
+            page.mouse.move(x + 150 * math.sin(3 * gone), y + 40 * math.cos(3 * gone))
+        times = np.array(page.evaluate("window.times"))
+        page.mouse.up()
+        page.screenshot(path=str(kept / "turned.png"))
+    took = np.diff(times[times > times[-1] - 1000 * args.seconds])
+    print(f"turning: {1000 / took.mean():.0f} frames/s on average, the slowest {took.max():.0f} ms")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
