@@ -32,10 +32,10 @@ from sdfrecon.imaging import (
     BENT,
     BLENDED,
     DERIVED,
-    FITTED,
     GREY,
     Composition,
     ImageConfig,
+    fitted,
     from_border,
     from_gradient,
     from_laplacian,
@@ -91,14 +91,14 @@ def fit(seed: int, device: str) -> Iterator[Row]:
     """Colours."""
     for size, name in ((256, "camera"), (512, "camera"), (512, "astronaut")):
         image = camera(size) if name == "camera" else read_image(name)
-        field, seconds = timed(image, FITTED, seed, device, **from_pixels(image))
+        field, seconds = timed(image, fitted(*image.shape[:2]), seed, device, **from_pixels(image))
         yield f"fit {name}, {size} x {size}", f"{psnr(field.render(size, size).clip(0, 1), image):.2f}", "", seconds
 
 
 def derivatives(seed: int, device: str) -> Iterator[Row]:
     """Correlation of the field's derivatives with filters of the pixels, inside the border."""
     image = camera(256)
-    field, seconds = timed(image, FITTED, seed, device, **from_pixels(image))
+    field, seconds = timed(image, fitted(*image.shape[:2]), seed, device, **from_pixels(image))
     places, inside = pixel_centers(256, 256), ~border(256, 256)
     for name, ours, theirs in (
         (
@@ -114,8 +114,10 @@ def derivatives(seed: int, device: str) -> Iterator[Row]:
 def activations(seed: int, device: str) -> Iterator[Row]:
     """SIREN and what came before, as large and with as many steps."""
     image = camera(256)
-    for name, config in rivals(FITTED.siren, 1).items():
-        field, seconds = timed(image, dataclasses.replace(FITTED, siren=config), seed, device, **from_pixels(image))
+    for name, config in rivals(fitted(256, 256).siren, 1).items():
+        field, seconds = timed(
+            image, dataclasses.replace(fitted(256, 256), siren=config), seed, device, **from_pixels(image)
+        )
         value = field.render(256, 256).clip(0, 1)
         yield f"camera 256: {name}, {field.siren.size:,} parameters", f"{psnr(value, image):.2f}", "", seconds
 
@@ -139,7 +141,7 @@ def poisson(seed: int, device: str) -> Iterator[Row]:
 def superresolution(seed: int, device: str) -> Iterator[Row]:
     """A picture at twice the size that was fitted, beside bicubic interpolation."""
     image, small = camera(512), camera(512).reshape(256, 2, 256, 2, 1).mean(axis=(1, 3))
-    field, seconds = timed(small, FITTED, seed, device, **from_pixels(small))
+    field, seconds = timed(small, fitted(256, 256), seed, device, **from_pixels(small))
     bicubic = resize(small, image.shape, order=3)
     ours = f"{psnr(field.render(512, 512).clip(0, 1), image):.2f}"
     yield "camera, 256 fitted and rendered at 512", ours, f"bicubic {psnr(bicubic, image):.2f}", seconds

@@ -35,12 +35,12 @@ def fit(command: ImageFit) -> None:
     """Image -> field."""
     from sdfrecon.files import save_field
     from sdfrecon.images import psnr
-    from sdfrecon.imaging import FITTED, from_pixels
+    from sdfrecon.imaging import fitted, from_pixels
     from sdfrecon.pictures import write_image
 
     _places([command.image], [command.output], [command.preview] if command.preview else [])
     image = _image(command.image, command.size)
-    field = _solve(image, FITTED, command, **from_pixels(image))
+    field = _solve(image, fitted(*image.shape[:2]), command, **from_pixels(image))
     save_field(command.output, field)
     picture = field.render(*image.shape[:2])
     if command.preview:
@@ -176,14 +176,15 @@ def activations(command: ImageActivations) -> None:
     """Image -> a comparison of networks."""
     from sdfrecon.files import make_folder, write_text
     from sdfrecon.images import psnr
-    from sdfrecon.imaging import FITTED, from_pixels, rivals
+    from sdfrecon.imaging import fitted, from_pixels, rivals
     from sdfrecon.pictures import write_curves, write_panels
 
     _places([command.image], [], [])
     image = _image(command.image, command.size)
     make_folder(command.output)
     columns, curves, figures = [_row("original", image)], {}, {}
-    for name, config in rivals(_asked(FITTED, command).siren, image.shape[2]).items():
+    ours = fitted(*image.shape[:2])
+    for name, config in rivals(_asked(ours, command).siren, image.shape[2]).items():
         steps: list[float] = []
         ratios: list[float] = []
 
@@ -193,7 +194,7 @@ def activations(command: ImageActivations) -> None:
 
         field = _solve(
             image,
-            replace(FITTED, siren=config),
+            replace(ours, siren=config),
             replace(command, width=None),
             watch,
             **from_pixels(image),

@@ -37,14 +37,23 @@ class ImageConfig:
     """Of every random draw."""
 
 
-FITTED = ImageConfig(SirenConfig(256, 3, 45.0, 30.0), FitConfig(1200, 1e-3, None), 4096)
-"""For colours Adam does best."""
 DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
 """For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
 BENT = ImageConfig(SirenConfig(128, 3, 30.0, 45.0), FitConfig(80, 2e-3, 3e-3, warmup=10), batch=4096)
 """A Laplacian costs several times a gradient, and every step takes it everywhere."""
-BLENDED = replace(BENT, fit=replace(BENT.fit, steps=300))
-"""Two domains, three colours."""
+BLENDED = replace(BENT, fit=FitConfig(160, 1e-3, 2e-3, warmup=10))
+"""Two domains, three colours: more steps, which larger learning rates can upset."""
+
+
+def fitted(height: int, width: int) -> ImageConfig:
+    """For an image's colours: Adam does best, and what is fine in pixels asks for more of all the more there are.
+
+    Frequencies keep their measure in pixels, from 256 to 512 a side; higher ones bear smaller steps only.
+    """
+    more = min(2.0, max(1.0, max(height, width) / 256))
+    return ImageConfig(
+        SirenConfig(256, 3, 45 * more, 30.0), FitConfig(round(1500 * more**1.5), 1e-3 / more, None), 4096
+    )
 
 
 def solve(
