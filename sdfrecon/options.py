@@ -241,7 +241,7 @@ class ImagePoisson(OneImage):
     source: Annotated[Literal["gradient", "laplacian"], arg(name="from")] = "gradient"
     """The derivative that is given; for what it lost, the picture is aligned to the original by mean and variance."""
     border: bool = False
-    """Give the colours of the border's pixels too: then nothing is lost."""
+    """Give the colours of the border's pixels too: then nothing is lost. Without them a Laplacian's border is grey."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import io
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -144,12 +145,19 @@ def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, 
     live.server.stop()
 
 
-def test_a_file_is_shown_until_ctrl_c(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
-    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(ring_and_ball), "--port", "8140"]
+@pytest.mark.parametrize("what", ["scan", "mesh", "field"])
+def test_a_file_is_shown_here_alone_until_ctrl_c(page: Any, tmp_path: Path, ring_and_ball: Path, what: str) -> None:
+    shown = ring_and_ball
+    if what != "scan":
+        run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", *FAST)
+        shown = tmp_path / ("ring.ply" if what == "mesh" else "ring.safetensors")
+    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+        with pytest.raises(ConnectionRefusedError):  # at another address of this machine
+            socket.create_connection(("127.0.0.2", int(address.rsplit(":", 1)[1].strip("/"))), timeout=5)
         page.goto(address)
         page.wait_for_selector("canvas")
         time.sleep(4)

@@ -12,6 +12,7 @@ from sdfrecon.images import laplacian, psnr
 from sdfrecon.imaging import (
     Composition,
     ImageConfig,
+    fitted,
     from_border,
     from_gradient,
     from_laplacian,
@@ -31,6 +32,13 @@ HOLE[6:18, 8:20] = True
 def test_an_image_is_fitted_and_its_colours_are_right() -> None:
     field = solve(CAT.shape, SMALL, "cpu", **from_pixels(CAT))
     assert psnr(field.render(24, 30), CAT) > 40
+
+
+def test_frequencies_keep_their_measure_in_pixels() -> None:
+    small, large = fitted(256, 100), fitted(300, 512)
+    assert large.siren.first_omega_0 / 512 == small.siren.first_omega_0 / 256
+    assert large.fit.learning_rate < small.fit.learning_rate
+    assert fitted(24, 30) == fitted(256, 256), "few pixels are no reason for a smaller network"
 
 
 @pytest.mark.parametrize("border", [False, True])
