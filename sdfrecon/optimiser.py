@@ -74,10 +74,12 @@ class Optimiser:
 def orthogonal(matrices: Tensor) -> Tensor:
     """(b, w, w) matrices with the same singular vectors, and singular values drawn to about one.
 
-    Five iterations of the quintic of Jordan et al. 2024, in bfloat16, of which it asks no more.
+    Five iterations of the quintic of Jordan et al. 2024, which ask for no more than bfloat16: faster on a GPU, while
+    processors are faster at float32.
     """
     a, b, c = NEWTON_SCHULZ
-    x = (matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)).bfloat16()
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
+    x = x if matrices.device.type == "cpu" else x.bfloat16()
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
