@@ -1,4 +1,4 @@
-"""How smoothly the page of a large mesh turns: `python benchmarks/page.py SCAN [--resolution 900]`, in Chromium.
+"""How smoothly the page of a large mesh turns: `python benchmarks/page.py SCAN [--resolution 512]`, in Chromium.
 
 The middle view is dragged with the mouse for some seconds, and the other two follow. A frame counts once it is drawn:
 a pixel of every view is read back in it.
@@ -44,7 +44,7 @@ class Args:
 
     scan: Positional[Path]
     """A scan."""
-    resolution: int = 900
+    resolution: int = 512
     """Of the mesh."""
     seconds: float = 5.0
     """Of turning."""
@@ -59,15 +59,16 @@ def main(args: Args) -> None:
     made = kept / "mesh.html"
     line = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(args.scan), "--report", "--device", "cpu"]
     line += ["--output", str(made.with_suffix(".ply")), "--resolution", str(args.resolution)]
-    said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
-    print(next(part for part in said.splitlines() if part.startswith("mesh:")).split("(")[1].rstrip(")"))
+    told = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    print(next(part for part in told.splitlines() if part.startswith("mesh:")).split("(")[1].rstrip(")"))
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=GL)
         page, start = chromium.new_page(viewport={"width": 1500, "height": 900}), time.time()
         page.goto(made.as_uri(), timeout=120_000)
         page.wait_for_function(SCENES + ".length === 3", timeout=120_000)
         print(f"page: {made.stat().st_size / 1e6:.1f} MB, there after {time.time() - start:.1f} s")
-        print(next(part for part in page.inner_text("body").split(". ") if part.startswith("The mesh is shown")))
+        said = page.inner_text("body").splitlines()
+        print(next(line for line in said if "The mesh is shown" in line))
         page.wait_for_timeout(3000)
         x, y = page.evaluate(MIDDLE)
         print(page.evaluate(COUNT))
