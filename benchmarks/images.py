@@ -113,11 +113,9 @@ def derivatives(seed: int, device: str) -> Iterator[Row]:
 
 def activations(seed: int, device: str) -> Iterator[Row]:
     """SIREN and what came before, as large and with as many steps."""
-    image = camera(256)
-    for name, config in rivals(fitted(256, 256).siren, 1).items():
-        field, seconds = timed(
-            image, dataclasses.replace(fitted(256, 256), siren=config), seed, device, **from_pixels(image)
-        )
+    image, ours = camera(256), fitted(256, 256)
+    for name, config in rivals(ours.siren, 1).items():
+        field, seconds = timed(image, dataclasses.replace(ours, siren=config), seed, device, **from_pixels(image))
         value = field.render(256, 256).clip(0, 1)
         yield f"camera 256: {name}, {field.siren.size:,} parameters", f"{psnr(value, image):.2f}", "", seconds
 

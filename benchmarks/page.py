@@ -20,10 +20,6 @@ from tyro.conf import Positional
 
 GL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
 SCENES = "Object.values(document.querySelector('.js-plotly-plot')._fullLayout).filter(x => x && x._scene)"
-MIDDLE = """() => {
-  const box = document.querySelector('.js-plotly-plot').getBoundingClientRect();
-  return [box.x + box.width / 2, box.y + box.height / 2];
-}"""
 COUNT = f"""() => {{
   const drawn = {SCENES}.map(x => x._scene.glplot.gl), pixel = new Uint8Array(4);
   window.times = [];
@@ -68,9 +64,11 @@ def main(args: Args) -> None:
         page.wait_for_function(SCENES + ".length === 3", timeout=120_000)
         print(f"page: {made.stat().st_size / 1e6:.1f} MB, there after {time.time() - start:.1f} s")
         said = page.inner_text("body").splitlines()
-        print(next(line for line in said if "The mesh is shown" in line))
+        print(next((line for line in said if "The mesh is shown" in line), "The mesh is shown whole."))
         page.wait_for_timeout(3000)
-        x, y = page.evaluate(MIDDLE)
+        box = page.locator(".js-plotly-plot").first.bounding_box()
+        assert box is not None
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         print(page.evaluate(COUNT))
         page.mouse.move(x, y)
         page.mouse.down()

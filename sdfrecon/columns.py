@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from itertools import chain, dropwhile
 
@@ -28,10 +29,11 @@ def parse_text(file: Iterable[str]) -> Arrays:
     words = [word.strip() for word in first.split(delimiter)]
     numeric = all(_is_number(word) for word in words if word)
     count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
-    rows = list(lines if count is not None or not numeric else chain([first], lines))
-    if not rows:
+    rows = lines if count is not None or not numeric else chain([first], lines)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
+        table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
+    if not table.size:
         raise ValueError(f"no rows of numbers follow its first line, {first[:40]!r}")
-    table = np.loadtxt(rows, delimiter=delimiter, comments=("#", "//"), ndmin=2)
     if not numeric:
         named = {name.strip('"').lower(): column for name, column in zip(words, table.T, strict=True)}
         return from_names(named) if "x" in named else from_columns(table)
