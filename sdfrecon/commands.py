@@ -26,6 +26,7 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import files
+    from sdfrecon.cleaning import finite
     from sdfrecon.reconstruction import run_of
 
     scan, config = command.scan, _config(command)
@@ -41,6 +42,8 @@ def reconstruct(command: Reconstruct) -> None:
     files.check_mesh_ending(output)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
+    known = cloud.select(finite(cloud.points))
+    files.check_precision(output, known.points, known.diagonal)
     tell(f"{scan}: {describe(cloud)}")
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
@@ -89,8 +92,11 @@ def reconstruct(command: Reconstruct) -> None:
 
 
 def _config(command: Reconstruct) -> ReconstructConfig:
-    from sdfrecon.reconstruction import preset
+    from sdfrecon.reconstruction import pick_device, preset
 
+    pick_device(command.device)
+    if command.max_memory is not None and not command.max_memory > 0:
+        raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     if command.trim is not None and not 0 <= command.trim < float("inf"):
@@ -174,8 +180,6 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
         f"meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
     )
     tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
-    if command.max_memory is not None and not command.max_memory > 0:
-        raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 

@@ -107,30 +107,69 @@ def match_value(known: Attributes, jet: Jet) -> Tensor:
 
 
 def match_gradient(known: Attributes, jet: Jet) -> Tensor:
-    """|grad Phi - g|^2 at all scales, with `gradient` (n, c, d) (Sitzmann et al. 2020, section 4.1)."""
+    """|grad Phi - g|^2, the mean over channels and axes, with `gradient` (n, c, d) (Sitzmann et al. 2020, 4.1)."""
+    return (jet.gradient - known["gradient"]).square().flatten(1).mean(1)
+
+
+def match_gradient_at_all_scales(known: Attributes, jet: Jet) -> Tensor:
+    """The same with what is broad, too: `at_all_scales`."""
     return at_all_scales((jet.gradient - known["gradient"]).flatten(1))
+
+
+def match_divergence(inside: Tensor, cell: float) -> Residual:
+    """(D^-1 div(grad Phi - g))^2 at cells, mean over channels, with `gradient` (n, c, 2) at all corners of theirs.
+
+    inside: (h, w) which cells of a grid; samples are the `corners_of` them, row after row. Of a field g that is no
+    gradient this leaves the part that a value can have (Perez et al. 2003, eq. 3), in the norm of `match_laplacian`.
+    """
+    cells, corners, inverse = inside.nonzero(), corners_of(inside), _inverse_laplacian(inside.nonzero(), cell)
+
+    def residual(known: Attributes, jet: Jet) -> Tensor:
+        errors = jet.gradient - known["gradient"]
+        field = errors.new_zeros(*corners.shape, *errors.shape[1:])
+        field[corners] = errors
+        across, down = field.permute(3, 2, 0, 1)  # each (c, h - 1, w - 1)
+        # An edge has the mean of its two corners, and at the grid's border the one that there is.
+        across = F.avg_pool2d(F.pad(across, (0, 0, 1, 1), "replicate"), (2, 1), 1)
+        down = F.avg_pool2d(F.pad(down, (1, 1, 0, 0), "replicate"), (1, 2), 1)
+        divergence = F.pad(across, (1, 1)).diff(dim=2) + F.pad(down, (0, 0, 1, 1)).diff(dim=1)
+        return inverse(divergence[:, cells[:, 0], cells[:, 1]].T / cell).square().mean(-1)
+
+    return residual
 
 
 def match_laplacian(cells: Tensor, cell: float) -> Residual:
     """(D^-1 (Laplacian of Phi - l))^2, the mean over the channels, with `laplacian` (n, c) at cells (n, 2) of a grid.
 
-    D is the five-point Laplacian of the grid, 0 around it; a cell is `cell` wide. Squared as it is, the Laplacian's
-    error would hardly show what is broad: an error in the value counts by the fourth power of its frequency. In this
-    discrete norm of order minus two (Bramble, Lazarov and Pasciak 1997 have that of order minus one) it counts as
-    what it is in the value. A harmonic function counts nothing, as it must.
+    Squared as it is, the Laplacian's error would hardly show what is broad: an error in the value counts by the fourth
+    power of its frequency. In this discrete norm of order minus two (Bramble, Lazarov and Pasciak 1997 have that of
+    order minus one) it counts as what it is in the value. A harmonic function counts nothing, as it must.
+    """
+    inverse = _inverse_laplacian(cells, cell)
+    return lambda known, jet: inverse(jet.laplacian - known["laplacian"]).square().mean(-1)
+
+
+def corners_of(inside: Tensor) -> Tensor:
+    """(h - 1, w - 1): which corners between four cells touch one of those `inside` (h, w)."""
+    return F.max_pool2d(inside[None].float(), 2, 1)[0] > 0
+
+
+def _inverse_laplacian(cells: Tensor, cell: float) -> Callable[[Tensor], Tensor]:
+    """D^-1 at cells (n, 2) of a grid, each `cell` wide: (n, c) -> (n, c).
+
+    D is the five-point Laplacian of the rectangle that holds them, 0 around it and applied to 0 between them.
     """
     rows, columns = (cells - cells.amin(dim=0)).T
     sines, eigenvalues = zip(*(_sines(int(axis.max()) + 1, cells.device) for axis in (rows, columns)), strict=True)
     inverse = cell**2 / (eigenvalues[0][:, None] + eigenvalues[1])
 
-    def residual(known: Attributes, jet: Jet) -> Tensor:
-        errors = jet.laplacian - known["laplacian"]
+    def solve(errors: Tensor) -> Tensor:
         grid = errors.new_zeros(errors.shape[1], *inverse.shape)
         grid[:, rows, columns] = errors.T
         potential = sines[0] @ (inverse * (sines[0] @ grid @ sines[1])) @ sines[1]
-        return potential[:, rows, columns].square().mean(0)
+        return potential[:, rows, columns].T
 
-    return residual
+    return solve
 
 
 def _sines(count: int, device: torch.device) -> tuple[Tensor, Tensor]:

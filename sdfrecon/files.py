@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sdfrecon import meshfiles
 from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.pcd import read_pcd
 
 FIELD_FORMAT = "sdfrecon-field-1"
@@ -143,11 +143,9 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
             write_mesh(Path(folder) / "mesh.ply", mesh)
             sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
         return
-    suffix, rounds = path.suffix.lower(), meshfiles.rounds_visibly(mesh)
-    if rounds and suffix == ".stl":
-        raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
+    check_precision(path, mesh.vertices, mesh.diagonal)
     with replacing(path) as temporary:
-        if rounds and suffix == ".ply":
+        if path.suffix.lower() == ".ply" and meshfiles.rounds_visibly(mesh.vertices, mesh.diagonal):
             meshfiles.write_double_ply(temporary, mesh, open3d())
         else:
             meshfiles.write(temporary, mesh, path.stem)
@@ -162,12 +160,21 @@ def check_mesh_ending(path: Path) -> None:
     check_place(path)
 
 
+def check_precision(path: Path, points: Floats, size: float) -> None:
+    """Raises InputError where a format cannot tell points (n, 3) of a shape of that size from one another."""
+    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points, size):
+        raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
+
+
 def check_place(path: Path) -> None:
-    """Raises InputError where no file can be written for want of a folder, or because one has the name."""
+    """Raises InputError where no file can be written: there is no folder, or no right to, or one has the name."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"cannot write {path}: no such directory: create {path.absolute().parent} first")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {path}: no such directory: create {folder} first")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise InputError(f"cannot write {path}: you may not write in {folder}: choose another place")
 
 
 def make_folder(path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from sdfrecon.fit import FitConfig, Watch, fit
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
-from sdfrecon.images import Edges, border, laplacian, pixel_centers, solve_free, solve_held
+from sdfrecon.images import Edges, border, pixel_centers, solve_free, solve_held
 from sdfrecon.problems import image
 from sdfrecon.reconstruction import pick_device
 from sdfrecon.siren import Siren, SirenConfig
@@ -21,6 +22,8 @@ from sdfrecon.siren import Siren, SirenConfig
 Mode = Literal["mean", "mixed", "import"]
 RIM = 16
 """Pixels of the target around what is put into it."""
+NEAR = 4
+"""Of them those that decide what is put in, beside its gradients."""
 GREY = 0.5
 """The border's colour where nothing is known of it."""
 
@@ -41,8 +44,8 @@ DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
 """For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
 BENT = ImageConfig(SirenConfig(128, 3, 30.0, 45.0), FitConfig(80, 2e-3, 3e-3, warmup=10), batch=4096)
 """A Laplacian costs several times a gradient, and every step takes it everywhere."""
-BLENDED = replace(BENT, fit=FitConfig(160, 1e-3, 2e-3, warmup=10))
-"""Two domains, three colours: more steps, which larger learning rates can upset."""
+BLENDED = ImageConfig(SirenConfig(128, 3, 60.0, 30.0), FitConfig(400, 2e-3, 3e-3, warmup=10), batch=4096)
+"""A guiding gradient is cheaper, and what it leads to is found more slowly."""
 
 
 def fitted(height: int, width: int) -> ImageConfig:
@@ -90,9 +93,10 @@ def from_laplacian(pixels: Floats) -> dict[str, Any]:
 
     That function is any that the border's colours make: grey ones here, until `from_border` tells them.
     """
-    height, width, channels = pixels.shape
-    inside = ~border(height, width).ravel()
-    known = {"laplacians": (pixel_centers(height, width)[inside], laplacian(pixels).reshape(-1, channels))}
+    height, width = pixels.shape[:2]
+    edges, inside = Edges.of(height, width), ~border(height, width)
+    bent = edges.laplacian(edges.differences(pixels))[inside]
+    known = {"laplacians": (pixel_centers(height, width)[inside.ravel()], bent)}
     return known | from_border(np.full_like(pixels, GREY))
 
 
@@ -176,18 +180,23 @@ class Composition:
 
     @property
     def known(self) -> dict[str, Any]:
-        """The guidance's divergence inside, and the target's colours outside: two domains (Perez et al. 2003, eq. 3).
+        """The guidance inside, the target's colours outside, and those around the inside once more: three domains.
 
-        The guidance is no image's gradient, and of all images the one with its divergence comes nearest to it. Where
-        nothing is held it is fitted itself.
+        The guidance is no image's gradient, and of all images the one with its divergence comes nearest to it (Perez et
+        al. 2003, eq. 3). Where nothing is held it is fitted itself.
         """
-        held = ~self.inside.ravel()
-        if not held.any():
-            return {"gradients": self.edges.gradients(self.differences)}
-        places = pixel_centers(*self.inside.shape)
-        curved = -self.edges.minus_divergence(self.differences).reshape(len(held), -1)
-        colours = self.target.reshape(len(held), -1)
-        return {"laplacians": (places[~held], curved[~held]), "values": (places[held], colours[held])}
+        corners, slopes = self.edges.gradients(self.differences)
+        if self.inside.all():
+            return {"gradients": (corners, slopes)}
+        height, width, channels = self.target.shape
+        places, colours = pixel_centers(height, width), self.target.reshape(-1, channels)
+        from_inside = distance_transform_edt(~self.inside).ravel()
+        held, near = from_inside > 0, (from_inside > 0) & (from_inside <= NEAR)
+        return {
+            "guidance": (self.inside, slopes.reshape(height - 1, width - 1, channels, 2)),
+            "values": (places[held], colours[held]),
+            "rim": (places[near], colours[near]),
+        }
 
     def composite(self, filled: Floats) -> Floats:
         """(h, w, c) the target with `filled` (h, w, c) inside; where nothing is held, with the two images' mean."""

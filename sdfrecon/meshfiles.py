@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdfrecon.columns import Arrays, from_names
-from sdfrecon.geometry import InputError, Mesh
+from sdfrecon.geometry import Floats, InputError, Mesh
 
 
 def load(path: Path) -> Any:
@@ -118,11 +118,11 @@ def write_double_ply(path: Path, mesh: Mesh, open3d: Any) -> None:
         raise OSError("Open3D could not write it")
 
 
-def rounds_visibly(mesh: Mesh) -> bool:
-    """Whether single precision would move a vertex by more than a millionth of the mesh's size."""
+def rounds_visibly(points: Floats, size: float) -> bool:
+    """Whether single precision would move a point (n, 3) by more than a millionth of the size of what they are of."""
     with np.errstate(over="ignore"):
-        rounding = np.abs(mesh.vertices - mesh.vertices.astype(np.float32)).max(initial=0)
-    return bool(rounding > 1e-6 * mesh.diagonal)
+        rounding = np.abs(points - points.astype(np.float32)).max(initial=0)
+    return bool(rounding > 1e-6 * size)
 
 
 def _complete(tree: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -18,8 +19,10 @@ from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, near_points, u
 
 NEIGHBOURS = 8
 FEW = 20_000
-HELD = 10.0
-"""What a value weighs beside gradients."""
+RIM_WEIGHT = 3.0
+"""What the values around a guided part weigh: all that is harmonic in it hangs on them."""
+GUIDED = 0.01
+"""What a guiding gradient weighs beside its divergence: that is fine sooner, this is right where both cannot be."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Problem:
 
     domains: Mapping[str, Domain]
     constraints: Sequence[Constraint]
+
+    def __post_init__(self) -> None:
+        if len({(c.name, c.domain) for c in self.constraints}) < len(self.constraints):
+            raise ValueError("two constraints of one name share a domain: they would be one in the loss")
 
 
 @dataclass(frozen=True)
@@ -125,44 +132,62 @@ def image(
     values: tuple[Floats, Floats] | None = None,
     gradients: tuple[Floats, Floats] | None = None,
     laplacians: tuple[Floats, Floats] | None = None,
+    guidance: tuple[NDArray[np.bool_], Floats] | None = None,
+    rim: tuple[Floats, Floats] | None = None,
 ) -> Problem:
-    """A signal from what is known of it: values, gradients or Laplacians, each at samples of its own, pixels.
+    """A signal from what is known of it, each at samples of its own, in pixels.
 
     picture: (h, w, c) colours, sampled between the pixels too (`sampling.Raster`), so that the signal is as smooth
-    there as they are. values: places (n, 2), colours (n, c). gradients: places, gradients a pixel (n, c, 2).
-    laplacians: centres of pixels, Laplacians a square pixel (n, c). batch: how many of each a step draws, of gradients
-    in patches; of Laplacians it takes all, since what is broad shows in them all together.
+    there as they are. values: places (n, 2), colours (n, c). gradients: places, gradients a pixel (n, c, 2), of an
+    image. laplacians: centres of pixels, Laplacians a square pixel (n, c). guidance: which pixels (h, w), and gradients
+    a pixel (h - 1, w - 1, c, 2) at all corners between pixels, of no image: what comes nearest is sought. rim: places
+    around these pixels and their colours. batch: how many of each a step draws, of gradients in patches; of Laplacians
+    and guidance it takes all, since what is broad shows in them all together.
 
     The network's signal is 2 * colour - 1 over the frame's square: a gradient is 2 * scale, a Laplacian 2 * scale^2
     times what it is in pixels. Gradients are weighed by their mean square (Sitzmann et al. 2020, section 4.1, has
-    factors for it), and values beside them by HELD.
+    factors for it).
     """
     domains: dict[str, Domain] = {}
     constraints = []
 
-    def add(name: str, domain: Domain, residual: c.Residual, weight: float = 1.0) -> None:
+    def add(name: str, domain: Domain, weight: float, residual: c.Residual) -> None:
         domains[name] = domain
         constraints.append(Constraint(name, name, weight, residual))
 
     def unit(places: Floats) -> Tensor:
         return _tensor(frame.points_to_unit(places), generator)
 
+    def colours(known: tuple[Floats, Floats]) -> Domain:
+        return Pool(unit(known[0]), {"value": _tensor(2 * known[1] - 1, generator)}, batch)
+
+    def slopes(gradients: Floats) -> tuple[Tensor, float]:
+        steep = 2 * frame.scale * gradients
+        return _tensor(steep, generator), 1 / max(float(np.square(steep).mean()), 1e-6)
+
     if picture is not None:
         corners = unit(np.array([(0, 0), picture.shape[1::-1]]))
-        add("value", Raster("value", _tensor(2 * picture - 1, generator), corners, batch), c.match_value)
+        add("value", Raster("value", _tensor(2 * picture - 1, generator), corners, batch), 1.0, c.match_value)
     if values is not None:
-        held = {"value": _tensor(2 * values[1] - 1, generator)}
-        add("value", Pool(unit(values[0]), held, batch), c.match_value, 1.0 if gradients is None else HELD)
+        add("value", colours(values), 1.0, c.match_value)
+    if rim is not None:
+        add("rim", colours(rim), RIM_WEIGHT, c.match_value)
     if gradients is not None:
-        steep = 2 * frame.scale * gradients[1]
-        evened = 1 / max(float(np.square(steep).mean()), 1e-6)
-        known = {"gradient": _tensor(steep, generator)}
-        add("gradient", Patches.of(unit(gradients[0]), known, batch), c.match_gradient, evened)
+        steep, evened = slopes(gradients[1])
+        patches = Patches.of(unit(gradients[0]), {"gradient": steep}, batch)
+        add("gradient", patches, evened, c.match_gradient_at_all_scales)
     if laplacians is not None:
         bent = {"laplacian": _tensor(2 * frame.scale**2 * laplacians[1], generator)}
         cells = torch.tensor(np.floor(laplacians[0]), dtype=torch.long, device=generator.device)
         everywhere = Pool(unit(laplacians[0]), bent, len(cells))
-        add("laplacian", everywhere, c.match_laplacian(cells, 1 / frame.scale))
+        add("laplacian", everywhere, 1.0, c.match_laplacian(cells, 1 / frame.scale))
+    if guidance is not None:
+        inside = torch.tensor(guidance[0], device=generator.device)
+        touched = c.corners_of(inside).cpu().numpy()
+        steep, evened = slopes(guidance[1][touched])
+        everywhere = Pool(unit(1 + np.argwhere(touched)[:, ::-1].astype(float)), {"gradient": steep}, len(steep))
+        add("guidance", everywhere, GUIDED * evened, c.match_gradient)
+        constraints.append(Constraint("divergence", "guidance", 1.0, c.match_divergence(inside, 1 / frame.scale)))
     return Problem(domains, constraints)
 
 

@@ -3,16 +3,33 @@
 Autograd would allocate, fill and free some thirty arrays as large as the batch in every step, and fetching fresh memory
 takes longer than the arithmetic on it. Here the forward pass is `Siren.jet`'s, the backward pass is that of reverse
 accumulation (Griewank and Walther 2008, chapter 3) through both the value and the gradient: six matrix products a
-layer, and nothing else that is large.
+layer, and nothing else that is large. The Laplacian, and the gradient of several channels, carry derivatives
+forward, a part of the batch at a time that stays in a processor's cache, and once more on the way back.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdfrecon.jet import Jet
 from sdfrecon.siren import Siren, chunks
+
+
+class _Layer(NamedTuple):
+    """A sine layer at n points: of z its cosine, slopes (d, n, width), and where asked |grad z|^2 and Laplacian.
+
+    after: (1 + d or 2 + d, n, width) the value, slopes and, where asked, Laplacian of sin z.
+    """
+
+    cosine: Tensor
+    slopes: Tensor
+    steep: Tensor
+    bend: Tensor | None
+    after: Tensor
 
 
 class Tape:
@@ -28,16 +45,7 @@ class Tape:
         self.field = field
         self.points = field.weights[0].new_empty(0, field.in_dim)
         self.value = self.gradient = self.laplacian = self.points
-        self._buffers(0)
-
-    def _buffers(self, count: int) -> None:
-        weight, layers = self.field.weights[0], len(self.field.omegas)
-        n, c, width = count, self.field.out_dim, len(weight)
-        self.sine, self.cosine = weight.new_empty(2, layers, n, width)
-        # The gradient's row vectors before and after each layer's cosine (Siren.jet: A_l W and A_l cos z).
-        self.before, self.after = weight.new_empty(2, layers, n, c, width)
-        self.spare = weight.new_empty(2, n, c, width)
-        self.wide = weight.new_empty(2, n, width)
+        self.rooms: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def jet(self, points: Tensor) -> Jet:
@@ -49,14 +57,13 @@ class Tape:
         if not self.field.learns_sines:
             with torch.enable_grad():
                 return self.field.jet(points)
-        if len(points) != len(self.wide[0]):
-            self._buffers(len(points))
         self.points, self.gradient, self.laplacian = points, points[:0], points[:0]
         self.scaled = [(w.detach(), b.detach()) for w, b in self.field.scaled()]
         *sines, (weight, bias) = self.scaled
+        self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]))
         activation = points
         for layer, (w, b) in enumerate(sines):
-            z = torch.addmm(b, activation, w.T, out=self.wide[0])
+            z = torch.addmm(b, activation, w.T, out=self._room("z", len(points), len(w)))
             torch.cos(z, out=self.cosine[layer])
             activation = torch.sin(z, out=self.sine[layer])
         self.value = torch.addmm(bias, activation, weight.T).requires_grad_()
@@ -65,17 +72,25 @@ class Tape:
     @torch.no_grad()
     def _gradient(self) -> Tensor:
         *sines, (weight, _) = self.scaled
+        if self.field.out_dim > 1:
+            slopes = [self._carried(part, bent=False)[-1].after[1:] @ weight.T for part in chunks(self.points)]
+            self.gradient = torch.cat(slopes, dim=1).permute(1, 2, 0).requires_grad_()
+            return self.gradient
+        # Row vectors before and after each layer's cosine (Siren.jet: A_l W and A_l cos z).
+        self.before, self.after = self._room("rows", 2, *self.cosine.shape)
         rows: Tensor = weight
         for layer in reversed(range(len(sines))):
-            after = torch.mul(rows, self.cosine[layer][:, None], out=self.after[layer])
+            after = torch.mul(rows, self.cosine[layer], out=self.after[layer])
             if layer:
-                rows = _mm(after, sines[layer][0], self.before[layer - 1])
-        self.gradient = (after @ sines[0][0]).requires_grad_()
+                rows = torch.mm(after, sines[layer][0], out=self.before[layer - 1])
+        self.gradient = (after @ sines[0][0])[:, None].requires_grad_()
         return self.gradient
 
     @torch.no_grad()
     def _laplacian(self) -> Tensor:
-        self.laplacian = torch.cat([self.field.jet(part).laplacian for part in chunks(self.points)]).requires_grad_()
+        last = self.scaled[-1][0]
+        parts = [self._carried(part, bent=True)[-1].after[-1] @ last.T for part in chunks(self.points)]
+        self.laplacian = torch.cat(parts).requires_grad_()
         return self.laplacian
 
     @torch.no_grad()
@@ -83,50 +98,127 @@ class Tape:
         """Adds to the parameters' `grad` what the jet's `grad` brings them."""
         if not self.field.learns_sines:
             return
-        if self.laplacian.grad is not None:  # autograd's, computed again part by part: kept, it would fill the memory
-            with torch.enable_grad():
-                for part, grad in zip(chunks(self.points), chunks(self.laplacian.grad), strict=True):
-                    self.field.jet(part).laplacian.backward(grad)
-        if self.value.grad is None and self.gradient.grad is None:
-            return
-        sines, (weight, _) = self.scaled[:-1], self.scaled[-1]
-        last = len(sines) - 1
         weights = [torch.zeros_like(w) for w, _ in self.scaled]
         biases = [torch.zeros_like(b) for _, b in self.scaled]
+        slopes, bends, begin = self.gradient.grad, self.laplacian.grad, 0
+        by_rows, carried = (slopes, None) if self.field.out_dim == 1 else (None, slopes)
+        if carried is not None or bends is not None:
+            for points in chunks(self.points):
+                rows = slice(begin, begin + len(points))
+                begin = rows.stop
+                along, bent = (None if grad is None else grad[rows] for grad in (carried, bends))
+                self._backward_carried(points, along, bent, weights, biases)
+        self._backward_rows(by_rows, weights, biases)
+        for parameters, grads in ((self.field.weights, weights), (self.field.biases, biases)):
+            for parameter, grad, omega in zip(parameters, grads, [*self.field.omegas, 1.0], strict=True):
+                grad *= omega
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
 
-        with_gradient = self.gradient.grad is not None
-        if with_gradient:  # up through the gradient: what reaches each cosine goes, times -sine, to that layer's z
-            below, through = self.gradient.grad, self.spare[0]
+    def _backward_rows(self, gradient: Tensor | None, weights: list[Tensor], biases: list[Tensor]) -> None:
+        """Adds what the `grad` of the value, and of one channel's `gradient`, bring the scaled weights and biases."""
+        sines, (weight, _) = self.scaled[:-1], self.scaled[-1]
+        last, shape = len(sines) - 1, self.cosine[0].shape
+        one, two = self._room("z", *shape), self._room("one more", *shape)
+        if gradient is not None:  # up through it: what reaches each cosine goes, times -sine, to that layer's z
+            below, through = gradient[:, 0], one
             for layer, (w, _) in enumerate(sines):
-                weights[layer].addmm_(self.after[layer].flatten(0, 1).T, below.flatten(0, 1))
-                _mm(below, w.T, through)
+                weights[layer].addmm_(self.after[layer].T, below)
+                torch.mm(below, w.T, out=through)
                 before = self.before[layer]
                 torch.mul(before if layer < last else weight, through, out=before)
-                below = torch.mul(through, self.cosine[layer][:, None], out=self.spare[1])
+                below = torch.mul(through, self.cosine[layer], out=two)
             weights[-1] += below.sum(0)
 
         if (error := self.value.grad) is None:
             error = torch.zeros_like(self.value)
         weights[-1].addmm_(error.T, self.sine[last])
         biases[-1] += error.sum(0)
-        upper = torch.mm(error, weight, out=self.wide[0])
+        upper = torch.mm(error, weight, out=one)
         for layer in reversed(range(len(sines))):
-            z = torch.mul(upper, self.cosine[layer], out=self.wide[1])
-            if with_gradient:
-                before = self.before[layer]
-                z.addcmul_(before.sum(1) if self.field.out_dim > 1 else before[:, 0], self.sine[layer], value=-1)
+            z = torch.mul(upper, self.cosine[layer], out=two)
+            if gradient is not None:
+                z.addcmul_(self.before[layer], self.sine[layer], value=-1)
             weights[layer].addmm_(z.T, self.sine[layer - 1] if layer else self.points)
             biases[layer] += z.sum(0)
             if layer:
-                upper = torch.mm(z, sines[layer][0], out=self.wide[0])
+                upper = torch.mm(z, sines[layer][0], out=one)
 
-        for parameters, grads in ((self.field.weights, weights), (self.field.biases, biases)):
-            for parameter, grad, omega in zip(parameters, grads, [*self.field.omegas, 1.0], strict=True):
-                grad *= omega
-                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+    def _carried(self, points: Tensor, bent: bool) -> list[_Layer]:
+        """Every sine layer at points (n, d), with the Laplacian if `bent`."""
+        *sines, _ = self.scaled
+        d = self.field.in_dim
+        size, layers = (len(points), len(sines[0][0])), list[_Layer]()
+        for layer, (w, b) in enumerate(sines):
+            cosine, steep = self._room(f"cosine {layer}", 2, *size)
+            after, bend = self._room(f"after {layer}", 1 + d + bent, *size), None
+            if layer:
+                before = _mm(layers[-1].after, w.T, self._room(f"before {layer}", 1 + d + bent, *size))
+                z, slopes = before[0].add_(b), before[1 : 1 + d]
+                bend = before[-1] if bent else None
+            else:
+                z, slopes = torch.addmm(b, points, w.T, out=after[0]), w.T[:, None].expand(d, *size)
+            torch.cos(z, out=cosine)
+            sine = torch.sin(z, out=after[0])
+            if bent:
+                torch.sum(torch.mul(slopes, slopes, out=after[1 : 1 + d]), 0, out=steep)
+                torch.mul(sine, steep, out=after[-1]).neg_()
+            if bend is not None:
+                after[-1].addcmul_(cosine, bend)
+            torch.mul(cosine, slopes, out=after[1 : 1 + d])
+            layers.append(_Layer(cosine, slopes, steep, bend, after))
+        return layers
+
+    def _backward_carried(
+        self,
+        points: Tensor,
+        gradient: Tensor | None,
+        laplacian: Tensor | None,
+        weights: list[Tensor],
+        biases: list[Tensor],
+    ) -> None:
+        """The same at points (n, d) for a loss's derivatives by the gradient (n, c, d) and the Laplacian (n, c)."""
+        *sines, (weight, _) = self.scaled
+        layers, along = self._carried(points, bent=laplacian is not None), slice(1, 1 + self.field.in_dim)
+        upper, lower = (self._room(name, *layers[0].after.shape) for name in ("upper", "lower"))
+        spare, spare2 = self._room("spare", 2, *layers[0].cosine.shape)
+        upper.zero_()
+        if gradient is not None:
+            for axis, error in enumerate(gradient.unbind(-1), 1):
+                torch.mm(error, weight, out=upper[axis])
+                weights[-1].addmm_(error.T, layers[-1].after[axis])
+        if laplacian is not None:
+            torch.mm(laplacian, weight, out=upper[-1])
+            weights[-1].addmm_(laplacian.T, layers[-1].after[-1])
+        for layer in reversed(range(len(sines))):
+            cosine, slopes, steep, bend, after = layers[layer]
+            sine, z = after[0], upper[0].mul_(cosine)
+            torch.sum(torch.mul(upper[along], slopes, out=lower[along]), 0, out=spare)
+            z.addcmul_(sine, spare, value=-1)
+            upper[along].mul_(cosine)
+            if laplacian is not None:  # that of sin z is cos z times that of z, less sin z |grad z|^2
+                torch.mul(cosine, steep, out=spare)
+                if bend is not None:
+                    spare.addcmul_(sine, bend)
+                z.addcmul_(spare, upper[-1], value=-1)
+                upper[along].addcmul_(torch.mul(sine, upper[-1], out=spare2), slopes, value=-2)
+                upper[-1].mul_(cosine)
+            biases[layer] += z.sum(0)
+            if layer:
+                weights[layer].addmm_(upper.flatten(0, 1).T, layers[layer - 1].after.flatten(0, 1))
+                upper, lower = _mm(upper, sines[layer][0], lower), upper
+            else:
+                weights[0].addmm_(z.T, points)
+                weights[0] += upper[along].sum(1).T
+
+    def _room(self, name: str, *shape: int) -> Tensor:
+        """A tensor of that shape, whose memory is used again by the next of that name."""
+        count = math.prod(shape)
+        if len(self.rooms.get(name, ())) < count:
+            self.rooms[name] = self.points.new_empty(count)
+        return self.rooms[name][:count].view(shape)
 
 
 def _mm(rows: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
-    """rows (n, c, j) times matrix (j, k) into out (n, c, k), as one product."""
+    """rows (m, n, j) times matrix (j, k) into out (m, n, k), as one product."""
     torch.mm(rows.flatten(0, 1), matrix, out=out.flatten(0, 1))
     return out

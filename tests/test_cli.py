@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
 
 from sdfrecon import files
 from sdfrecon.cli import main
+from sdfrecon.geometry import InputError
 from sdfrecon.shapes import RING_AND_BALL
 
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
@@ -77,8 +80,11 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_bad_calls_say_what_to_do_and_write_nothing(
     tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bare = tmp_path / "bare.xyz"
-    np.savetxt(bare, files.read_cloud(ring_and_ball).points)
+    bare, far = tmp_path / "bare.xyz", tmp_path / "far.npy"
+    cloud = files.read_cloud(ring_and_ball)
+    np.savetxt(bare, cloud.points)
+    assert cloud.normals is not None
+    np.save(far, np.hstack([cloud.points + 1e7, cloud.normals]))
     before = sorted(tmp_path.iterdir())
     output = ("--output", tmp_path / "mesh.ply")
     for args, message in (
@@ -96,6 +102,9 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
         ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
+        ((ring_and_ball, *output, "--max-memory", "0"), "--max-memory must be above 0 GB; got 0.0"),
+        ((far, "--output", tmp_path / "mesh.stl"), "single precision is too coarse this far from the origin"),
+        *(() if torch.cuda.is_available() else (((bare, *output, "--device", "cuda"), "no CUDA device was found"),)),
     ):
         assert message in refused(capsys, "reconstruct", *args)
         assert sorted(tmp_path.iterdir()) == before, message
@@ -106,6 +115,22 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder is made as root, which CI is")
+def test_a_folder_of_another_user_is_refused_before_the_work(ring_and_ball: Path) -> None:
+    with TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        for path, missing in (("mesh.ply", "may not write in"), ("new/mesh.ply", "no such directory")):
+            os.seteuid(65534)  # root may write everywhere
+            try:
+                with pytest.raises(InputError, match=missing):
+                    files.check_mesh_ending(Path(folder) / path)
+                with pytest.raises(InputError, match="Permission denied"):
+                    files.make_folder(Path(folder) / "new")
+            finally:
+                os.seteuid(0)
+        assert not list(Path(folder).iterdir())
 
 
 def test_estimated_normals_give_the_shape_too(tmp_path: Path, ring_and_ball: Path) -> None:

@@ -89,6 +89,30 @@ def test_a_laplacians_error_counts_as_the_error_in_the_value_that_it_makes() -> 
     torch.testing.assert_close(measured, off.square().mean(0).flatten(), atol=1e-4, rtol=1e-4)
 
 
+def test_a_guiding_gradient_counts_by_the_value_that_it_can_have() -> None:
+    inside = torch.zeros(5, 9, dtype=torch.bool)
+    inside[:, 2:7] = True  # from the grid's upper border to its lower one
+    corners = c.corners_of(inside)
+    assert corners.sum() == 4 * 6
+
+    def measured(field: Tensor) -> Tensor:
+        slopes = field[corners][:, None]
+        residual = c.match_divergence(inside, 0.1)
+        return residual({"gradient": torch.zeros_like(slopes)}, Jet(slopes, lambda: slopes, lambda: slopes))
+
+    y, x = torch.meshgrid(torch.arange(4.0), torch.arange(8.0), indexing="ij")
+    across = torch.stack([x.square(), torch.zeros_like(x)], dim=-1)
+    second = 2 * torch.eye(5) - torch.diag(torch.ones(4), 1) - torch.diag(torch.ones(4), -1)
+    five_point = -(torch.kron(second, torch.eye(5)) + torch.kron(torch.eye(5), second)) / 0.1**2
+    differences = (across[0, 2:7, 0] - across[0, 1:6, 0]) / 0.1
+    expected = torch.linalg.solve(five_point, differences.repeat(5)).square()
+    torch.testing.assert_close(measured(across), expected, atol=1e-6, rtol=1e-4)
+    inside[[0, -1]] = False
+    corners = c.corners_of(inside)
+    turning = torch.stack([-y, x], dim=-1)
+    assert measured(turning).max() < 1e-9, "what turns without divergence is no value's"
+
+
 def test_means_over_patches_show_what_is_broad() -> None:
     fine, broad = torch.tensor([1.0, -1, 1, -1]).repeat(64)[:, None], torch.ones(256, 1)
     assert c.at_all_scales(fine) == 1

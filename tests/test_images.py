@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sdfrecon import images
-from sdfrecon.geometry import InputError
+from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import Edges
 
 NOISE = np.random.default_rng(0).random((7, 9, 3))
@@ -32,19 +32,29 @@ def test_an_edge_joins_neighbours_and_has_a_linear_images_exact_slope() -> None:
     slope = np.array([[0.3, -0.2], [1.0, 2.0]])  # of two channels, to the right and down
     linear = (center @ slope.T + 7).reshape(4, 5, 2)
     np.testing.assert_allclose(edges.differences(linear), (center[edges.second] - center[edges.first]) @ slope.T)
-    places, gradients = edges.gradients(edges.differences(linear))
-    np.testing.assert_allclose(gradients, np.tile(slope, (12, 1, 1)))
-    np.testing.assert_allclose(places[:5], [[1, 1], [2, 1], [3, 1], [4, 1], [1, 2]])
 
 
-@pytest.mark.parametrize("what", ["gradient", "laplacian", "sobel"])
+def test_derivatives_of_cosines_are_exact_and_those_of_a_divergence_add_up() -> None:
+    edges, frequency = Edges.of(6, 9), np.pi * np.array([[0, 8 / 9], [5 / 6, 0], [3 / 6, 4 / 9]])[:, ::-1]
+
+    def derivatives(places: Floats) -> tuple[Floats, Floats, Floats]:
+        wave = np.cos(places[:, None] * frequency)
+        value = wave.prod(-1)
+        slope = -frequency * np.sin(places[:, None] * frequency) * wave[..., ::-1]
+        return value, slope, -value * np.square(frequency).sum(-1)
+
+    value, _, bend = derivatives(images.pixel_centers(6, 9))
+    differences = edges.differences(value.reshape(6, 9, 3))
+    places, gradients = edges.gradients(differences)
+    np.testing.assert_allclose(places[[0, 1, 8]], [[1, 1], [2, 1], [1, 2]])
+    np.testing.assert_allclose(gradients, derivatives(places)[1], atol=1e-12)
+    np.testing.assert_allclose(edges.laplacian(differences).reshape(-1, 3), bend, atol=1e-12)
+
+
+@pytest.mark.parametrize("what", ["laplacian", "sobel"])
 def test_filters_approach_the_derivative_to_second_order(what: str) -> None:
     def error(frequency: float) -> float:
         image, phase = wave(40, 40, frequency), np.array([frequency, frequency / 2])
-        if what == "gradient":
-            edges = Edges.of(40, 40)
-            places, gradients = edges.gradients(edges.differences(image))
-            return float(np.abs(gradients[:, 0] - np.cos(places @ phase)[:, None] * phase).max()) / frequency
         inside = images.pixel_centers(40, 40).reshape(40, 40, 2)[1:-1, 1:-1]
         if what == "laplacian":
             truth = -np.sin(inside @ phase) * (phase @ phase)

@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from scipy.spatial import cKDTree
 
 from sdfrecon.fit import constraint_terms
 from sdfrecon.geometry import PointCloud
-from sdfrecon.problems import SurfaceConfig, paper_surface, sign_and_reach, surface
+from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, sign_and_reach, surface
 from sdfrecon.siren import Siren, SirenConfig
 
 RNG = np.random.default_rng(0)
@@ -57,3 +58,9 @@ def test_the_papers_loss_is_its_formula() -> None:
     )
     torch.testing.assert_close(sum(terms.values()), expected)
     assert count == 2800
+
+
+def test_two_constraints_of_one_name_are_no_problem() -> None:
+    problem = paper_surface(BALL, torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="two constraints of one name share a domain"):
+        Problem(problem.domains, [problem.constraints[0], *problem.constraints])
