@@ -55,7 +55,7 @@ def fitted(height: int, width: int) -> ImageConfig:
     """
     more = min(2.0, max(1.0, max(height, width) / 256))
     return ImageConfig(
-        SirenConfig(256, 3, 45 * more, 30.0), FitConfig(round(1500 * more**1.5), 1e-3 / more, None), 4096
+        SirenConfig(256, 3, 45 * more, 30.0), FitConfig(round(1500 * more**1.5), 1e-3 / more, None), 5120
     )
 
 
