@@ -24,13 +24,8 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     Raises InputError where the cloud has no normals, where fewer than 10 points remain, and where these cannot be a
     surface: they lie on a line, in parts far apart, or beyond what can be computed with.
     """
-    if cloud.normals is None or not len(cloud.normals):
-        raise InputError(
-            f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals "
-            "(with --viewpoint X Y Z where the scan was taken from one place)"
-        )
-    if not cloud.normals.any():
-        raise InputError("all normals are zero: pass --estimate-normals")
+    check_normals(cloud)
+    assert cloud.normals is not None
     notes = []
 
     def keep(mask: NDArray[np.bool_], what: str) -> None:
@@ -62,7 +57,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
     around = neighbours(cloud)
     lost = strays(around)
-    keep(~lost, "alone, and not of one surface with their neighbours")
+    keep(~lost, "they stand alone, off the surface of their neighbours")
     if (seam := at_a_seam(neighbours(cloud) if lost.any() else around)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
@@ -142,6 +137,17 @@ def _empty_share(points: Floats) -> float:
     filled = np.unique(((along - along.min()) / extent.max() * SLABS).astype(int).clip(max=SLABS - 1))
     empty = 1 - len(filled) / SLABS
     return empty if empty > 0.5 and len(points) > 10 * SLABS else 0.0
+
+
+def check_normals(cloud: PointCloud) -> None:
+    """Raises InputError where a cloud has none, or none but zeros."""
+    if cloud.normals is None or not len(cloud.normals):
+        raise InputError(
+            f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals "
+            "(with --viewpoint X Y Z where the scan was taken from one place)"
+        )
+    if not cloud.normals.any():
+        raise InputError("all normals are zero: pass --estimate-normals")
 
 
 def finite(rows: Floats) -> NDArray[np.bool_]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from typing import Annotated, Any
 
 import tyro
@@ -47,13 +50,18 @@ Command = (
 
 def main(args: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
-    command = tyro.cli(
-        Command,
-        prog="sdfrecon",
-        description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
-        args=args,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
-    )
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            command = tyro.cli(
+                Command,
+                prog="sdfrecon",
+                description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
+            )
+    except SystemExit as stopped:
+        sys.exit(_fail(_in_one_line(said.getvalue())) if stopped.code else 0)
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,
         MeshCommand: commands.mesh,
@@ -89,6 +97,14 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nsdfrecon: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _in_one_line(box: str) -> str:
+    """What tyro says in a box of many lines: its first part, before the rule under it."""
+    first = re.split(r"│ ─+|Got errors:|╰", box.partition("\n")[2])[0]
+    told = " ".join(re.sub(r"[│╭╮╯─]", " ", first).split()).rstrip(".")
+    told = re.sub(r"no type matching {?(.*?)}? could be instantiated from \[(.*)\]", r"expected \1; got \2", told)
+    return f"{told}: see --help"
 
 
 def _fail(message: str) -> int:

@@ -26,11 +26,13 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import files
-    from sdfrecon.cleaning import finite
+    from sdfrecon.cleaning import check_normals, finite
     from sdfrecon.reconstruction import run_of
 
     scan, config = command.scan, _config(command)
+    check_places([scan], [])
     output = command.output or scan.with_name(f"{scan.stem}_mesh.ply")
+    files.check_mesh_ending(output)
     streamed = output == files.STREAM
     if streamed and command.view:
         raise InputError("--view shows the result until Ctrl-C: give --output a file")
@@ -39,9 +41,10 @@ def reconstruct(command: Reconstruct) -> None:
     page = named_after.with_suffix(".html") if command.report else None
     run_dir = command.run_dir or named_after.with_name(f".{named_after.stem}.run")
     check_places([scan], [path for path in (output, field, page) if path])
-    files.check_mesh_ending(output)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
+    if not command.estimate_normals:
+        check_normals(cloud)
     known = cloud.select(finite(cloud.points))
     files.check_precision(output, known.points, known.diagonal)
     tell(f"{scan}: {describe(cloud)}")
@@ -95,6 +98,10 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     from sdfrecon.reconstruction import pick_device, preset
 
     pick_device(command.device)
+    if command.view:
+        from sdfrecon.viewer import require_viser
+
+        require_viser()
     if command.max_memory is not None and not command.max_memory > 0:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint is not None and not command.estimate_normals:
@@ -180,6 +187,11 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
         f"meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
     )
     tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
+    if command.trim and command.trim < expected.spacing:
+        raise InputError(
+            f"--trim {command.trim:g} cuts the surface between the points, which are {expected.spacing:.3g} apart: "
+            "give it some times as much"
+        )
     check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 

@@ -36,6 +36,8 @@ def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     for path in inputs:
         if not path.exists():
             raise InputError(f"no such file: {path}: check the name")
+        if path.is_dir():
+            raise InputError(f"{path} is a directory: name a file")
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:

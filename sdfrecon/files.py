@@ -120,7 +120,8 @@ def read_mesh(path: str | Path) -> Mesh:
     """A triangle mesh: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what cannot be read."""
     path = Path(path)
     if path.suffix.lower() not in MESH_READERS:
-        raise InputError(f"unknown ending of {path}: a mesh is one of {' '.join(MESH_READERS)}")
+        way = "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else "a mesh is"
+        raise InputError(f"unknown ending of {path}: {way} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
         loaded = meshfiles.load(path)
         if not len(getattr(loaded, "faces", ())):
@@ -230,6 +231,8 @@ def load_field(path: str | Path) -> Any:
     from sdfrecon.siren import Siren, SirenConfig
 
     path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"{path} is no field: one that `reconstruct` or `image fit` wrote ends in .safetensors")
     tensors, about = read_tensors(path, "field")
     if about.get("format") != FIELD_FORMAT:
         raise InputError(

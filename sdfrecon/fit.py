@@ -85,8 +85,8 @@ def fit(
 
     checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
     on the CPU, ends with the same bytes as one that was never stopped. watch: called every WATCHED steps and at the
-    end. tell: called with a line where the loss exploded: the fit goes back to its last good state then, and on with
-    half the step.
+    end. tell: called with a line where it goes on from a checkpoint, and where the loss exploded: the fit goes back to
+    its last good state then, and on with half the step.
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
@@ -95,6 +95,7 @@ def fit(
     step, before, failures = 0, math.inf, 0
     if checkpoint is not None and checkpoint.exists():
         step = _restore(_read(checkpoint), field, optimiser, generator)
+        tell(f"going on after {step} steps")
     good, saved = _state(step, field, optimiser, generator), time.monotonic()
     with (
         _deferred_interrupt() as interrupted,

@@ -44,7 +44,7 @@ DERIVED = ImageConfig(fit=FitConfig(300, 1e-3, 2e-3, warmup=10), batch=32768)
 """For derivatives Muon does, and few large batches: their noise is slow to go where it is broad."""
 BENT = ImageConfig(SirenConfig(128, 3, 30.0, 45.0), FitConfig(80, 2e-3, 3e-3, warmup=10), batch=4096)
 """A Laplacian costs several times a gradient, and every step takes it everywhere."""
-BLENDED = ImageConfig(SirenConfig(128, 3, 60.0, 30.0), FitConfig(400, 2e-3, 3e-3, warmup=10), batch=4096)
+BLENDED = ImageConfig(SirenConfig(128, 3, 60.0, 30.0), FitConfig(500, 2e-3, 3e-3, warmup=10), batch=4096)
 """A guiding gradient is cheaper, and what it leads to is found more slowly."""
 
 

@@ -55,7 +55,9 @@ def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, 
     blocks = lattice.grow(*lattice.candidates())
     vertices, faces = lattice.polygonise(blocks)
     if not len(faces):
-        raise InputError(f"the field has no surface at level {level:g}: fit it for longer, or choose another level")
+        raise InputError(
+            f"the field has no surface at level {level:g}: choose a level nearer to zero, or fit it for longer"
+        )
     return lattice.project(vertices, faces)
 
 

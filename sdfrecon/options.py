@@ -25,7 +25,7 @@ class Reconstruct:
     output: Path | None = None
     """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """draft takes half a minute on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
+    """draft takes 10 to 30 s on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
     field: Path | None = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: int | None = None
@@ -47,7 +47,7 @@ class Reconstruct:
     report: bool = False
     """Also write a page to look at, the mesh's name ending in .html: scan, mesh and error to turn, losses, slices."""
     view: bool = False
-    """Show scan, surface, slices and loss in the browser while it fits; needs pip install 'sdfrecon[view]'."""
+    """Show scan, surface, slices and loss in the browser while it fits; needs viser: pip install viser."""
     host: str = "127.0.0.1"
     """Who may connect to --view: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
     port: int = 8080
@@ -129,7 +129,7 @@ class Compare:
     mesh: Positional[Path]
     """The mesh to judge."""
     reference: Positional[Path]
-    """What it should be."""
+    """A mesh or a scan that it is compared with; a scan's spacing then bounds the accuracy from below."""
     json: Path | None = None
     """Also write the figures as JSON."""
     report: Path | None = None

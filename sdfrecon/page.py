@@ -52,6 +52,7 @@ def reconstruction_page(
     settings: as text.
     """
     import plotly.graph_objects as go
+    from plotly.colors.qualitative import Dark24
 
     some = scan.points[:: max(1, len(scan) // SHOWN_POINTS)]
     away = nearest(some, mesh)[0]
@@ -70,7 +71,9 @@ def reconstruction_page(
             for name in next(iter(losses.values()), {})
         ]
     )
-    curves.update_layout(xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420)
+    curves.update_layout(
+        xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420, colorway=Dark24
+    )
     residuals = field.distance(some)
     bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
     bars.update_layout(xaxis_title="signed distance of the field at the points, scan units", height=360)
@@ -80,7 +83,7 @@ def reconstruction_page(
         ("Scan, mesh, error", f"<p>{turn}({', '.join(f'{x:g}' for x in center)}).{note}</p>" + _scenes(shown)),
         ("Loss, constraint by constraint", _html(curves) if losses else "<p>No steps were recorded.</p>"),
         ("Slices of the signed distance", "<p>Black: the surface. Lines: equal distances.</p>" + _html(_slices(field))),
-        ("Residuals", _html(bars)),
+        ("Residuals: the field at the points", _html(bars)),
         ("Made by", f"<pre>{escape(command)}</pre><pre>{escape(settings)}</pre>"),
     ])  # fmt: skip
 

@@ -35,7 +35,14 @@ def read_image(path: str | Path) -> Floats:
     with reading(path, "picture"):
         ending = path.suffix.lower()
         tiff = ending in (".tif", ".tiff")
-        stored = _read_tiff(path) if tiff else np.asarray(iio.imread(path.read_bytes(), extension=ending))
+        try:
+            stored = _read_tiff(path) if tiff else np.asarray(iio.imread(path.read_bytes(), extension=ending))
+        except OSError as error:
+            if "backend" in str(error):
+                raise InputError(
+                    f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF and the like"
+                ) from None
+            raise
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")

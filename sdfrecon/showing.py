@@ -26,6 +26,7 @@ def info(command: Info) -> None:
     from sdfrecon.cleaning import finite
     from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
 
+    check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
         field = files.load_field(command.file)
         c, about = field.siren.config, field.about
@@ -33,10 +34,12 @@ def info(command: Info) -> None:
         if field.siren.in_dim == 2:
             say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
             return
-        say(f"box:   {field.frame.scale * 2:.6g} wide around {field.frame.center}")
+        center = " ".join(f"{x:.6g}" for x in field.frame.center)
+        say(f"box:   {field.frame.scale * 2:.6g} wide around {center}")
         if about:
             say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
-            say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {about['versions']}")
+            versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+            say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {versions}")
         return
     loaded = load_mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
@@ -111,6 +114,7 @@ def view(command: View) -> None:
     from sdfrecon.frame import Frame
     from sdfrecon.viewer import Viewer
 
+    check_places([command.file], [])
     at_least(8, "--resolution", command.resolution, command.resolution)
     if command.file.suffix.lower() == ".safetensors":
         field = load_shape(command.file)

@@ -5,8 +5,10 @@ All is shown in the field's cube, [-1, 1]^3, so that a scan's large coordinates 
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import redirect_stdout, suppress
+from importlib.util import find_spec
 from io import StringIO
 from typing import Any
 
@@ -24,6 +26,12 @@ CELLS, PIXELS, POINTS = 64, 128, 200_000
 GREY, BLUE = (190, 190, 196), (60, 60, 110)
 
 
+def require_viser() -> None:
+    """Raises InputError where it is not installed."""
+    if find_spec("viser") is None:
+        raise InputError("the viewer needs viser, which is not installed: pip install viser")
+
+
 class Viewer:
     """A page at `address` with what `show_...` was given. host: who may connect; 127.0.0.1 is this machine alone.
 
@@ -33,15 +41,17 @@ class Viewer:
     def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
         if not 0 < port < 1 << 16:
             raise InputError(f"--port must be from 1 to 65535; got {port}")
-        try:
-            import viser
-        except ImportError:
-            raise InputError("the viewer needs viser: pip install 'sdfrecon[view]'") from None
-        try:
+        require_viser()
+        import viser
+
+        try:  # viser waits for ever where it cannot listen
+            socket.create_server((host, 0)).close()
             with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
                 self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
         except OSError as error:
-            raise InputError(f"cannot listen on {host}, port {port}: {error}: choose another --port") from None
+            raise InputError(
+                f"cannot listen on {host}, port {port}: {error}: choose another --port, or --host"
+            ) from None
         self.frame = frame
         self.server.scene.set_up_direction("+z")
         self.server.initial_camera.position = (2.0, -2.4, 1.6)

@@ -116,4 +116,4 @@ def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     assert lost[len(shell) :].mean() > 0.85
     cleaned, notes = clean(cloud)
     assert len(cleaned) == (~lost).sum()
-    assert notes[0].startswith(f"dropped {lost.sum()} of {len(cloud):,} points: alone")
+    assert notes[0].startswith(f"dropped {lost.sum()} of {len(cloud):,} points: they stand alone")

@@ -90,7 +90,9 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     for args, message in (
         ((bare, *output), "got none: pass --estimate-normals"),
         ((tmp_path / "nothing.ply", *output), "no such file"),
-        ((tmp_path, *output), "unknown ending"),
+        ((tmp_path, *output), "is a directory: name a file"),
+        ((".",), "is a directory: name a file"),
+        ((ring_and_ball, "--output", ""), "unknown ending"),
         ((tmp_path / "no" / "scan.ply",), "no such file"),
         ((ring_and_ball, *output, "--seed", str(1 << 64)), "the seed must be from 0"),
         ((ring_and_ball, "--output", tmp_path / "mesh.xls"), "a mesh is written as one of"),
@@ -99,6 +101,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--field", ring_and_ball), "would be overwritten"),
         ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
+        ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
         ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
@@ -108,13 +111,32 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     ):
         assert message in refused(capsys, "reconstruct", *args)
         assert sorted(tmp_path.iterdir()) == before, message
-    assert "cannot read" in refused(capsys, "mesh", ring_and_ball, *output)
+    assert "is no field" in refused(capsys, "mesh", ring_and_ball, *output)
+    assert "no such file" in refused(capsys, "info", tmp_path / "nothing")
+    assert "is no picture" in refused(capsys, "image", "fit", ring_and_ball, "--output", tmp_path / "f.safetensors")
+    assert "cannot listen on 192.0.2.1" in refused(capsys, "view", ring_and_ball, "--host", "192.0.2.1")
     assert "must end in .npz" in refused(capsys, "query", bare, bare, "--output", tmp_path / "x.txt")
     assert "--port must be from 1 to 65535; got 99999" in refused(capsys, "view", ring_and_ball, "--port", "99999")
     assert "holds no finished run" in refused(capsys, "report", tmp_path)
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("", "Expected one of {reconstruct, mesh"),
+        ("reconstuct scan.ply", "Unrecognized options: reconstuct, scan.ply: see --help"),
+        ("reconstruct", "Missing from sdfrecon reconstruct: SCAN"),
+        ("reconstruct scan.ply --ouput mesh.ply", "Unrecognized options: --ouput, mesh.ply: see --help"),
+        ("reconstruct scan.ply --preset drft", "Expected one of ('draft', 'standard'"),
+        ("reconstruct scan.ply --trim 5mm", "Error parsing --trim: expected FLOAT; got '5mm': see --help"),
+        ("image blend a.png b.png --offset 5", "Error parsing --offset: expected INT INT; got '5': see --help"),
+    ],
+)
+def test_a_misspelt_call_gets_one_line(call: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in refused(capsys, *call.split())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder is made as root, which CI is")

@@ -92,7 +92,9 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
             checkpoint,
         )
     assert stopped.value.step == 30, "the step that was under way is finished"
-    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
+    told: list[str] = []
+    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint, tell=told.append))
+    assert told == ["going on after 30 steps"]
     assert signal.getsignal(signal.SIGINT) is before
 
 
