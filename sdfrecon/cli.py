@@ -100,11 +100,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box of many lines: its first part, before the rule under it."""
-    first = re.split(r"│ ─+|Got errors:|╰", box.partition("\n")[2])[0]
-    told = " ".join(re.sub(r"[│╭╮╯─]", " ", first).split()).rstrip(".")
-    told = re.sub(r"no type matching {?(.*?)}? could be instantiated from \[(.*)\]", r"expected \1; got \2", told)
-    return f"{told}: see --help"
+    """What tyro says in a box of many lines: its first part, between the title and the next rule."""
+    told: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip(" |+│╭╮╰╯")
+        if text == "Got errors:" or (told and not text.strip("-─")):
+            break
+        told += text.strip("-─").split()
+    said = " ".join(told).rstrip(".")
+    said = re.sub(r"no type matching {?(.*?)}? could be instantiated from \[(.*)\]", r"expected \1; got \2", said)
+    return f"{said}: see --help"
 
 
 def _fail(message: str) -> int:

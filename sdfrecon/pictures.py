@@ -25,7 +25,6 @@ def read_image(path: str | Path) -> Floats:
     camera and astronaut, where there is no such file, are scikit-image's. Raises InputError for what cannot be read,
     and for images of less than three rows or columns, which have no Laplacian.
     """
-    import imageio.v3 as iio
     from skimage import data
     from skimage.util import img_as_float64
 
@@ -34,15 +33,7 @@ def read_image(path: str | Path) -> Floats:
         return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
     with reading(path, "picture"):
         ending = path.suffix.lower()
-        tiff = ending in (".tif", ".tiff")
-        try:
-            stored = _read_tiff(path) if tiff else np.asarray(iio.imread(path.read_bytes(), extension=ending))
-        except OSError as error:
-            if "backend" in str(error):
-                raise InputError(
-                    f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF and the like"
-                ) from None
-            raise
+        stored = _read_tiff(path) if ending in (".tif", ".tiff") else _read_picture(path)
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
@@ -52,6 +43,17 @@ def read_image(path: str | Path) -> Floats:
         if not np.isfinite(image).all():
             raise InputError(f"{path} holds colours that are not finite: repair it first")
         return image
+
+
+def _read_picture(path: Path) -> NDArray:
+    import imageio.v3 as iio
+
+    try:
+        return np.asarray(iio.imread(path.read_bytes(), plugin="pillow"))
+    except OSError as error:
+        if "can not handle" not in str(error):
+            raise
+        raise InputError(f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF or the like") from None
 
 
 def _read_tiff(path: Path) -> NDArray:
