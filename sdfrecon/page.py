@@ -52,7 +52,7 @@ def reconstruction_page(
     settings: as text.
     """
     import plotly.graph_objects as go
-    from plotly.colors.qualitative import Dark24
+    from plotly.colors import qualitative
 
     some = scan.points[:: max(1, len(scan) // SHOWN_POINTS)]
     away = nearest(some, mesh)[0]
@@ -72,7 +72,7 @@ def reconstruction_page(
         ]
     )
     curves.update_layout(
-        xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420, colorway=Dark24
+        xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420, colorway=qualitative.Dark24
     )
     residuals = field.distance(some)
     bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
