@@ -45,8 +45,7 @@ def reconstruct(command: Reconstruct) -> None:
     cloud = files.read_cloud(scan)
     if not command.estimate_normals:
         check_normals(cloud)
-    known = cloud.select(finite(cloud.points))
-    files.check_precision(output, known.points, known.diagonal)
+    files.check_precision(output, cloud.points[finite(cloud.points)])
     tell(f"{scan}: {describe(cloud)}")
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals

@@ -144,9 +144,9 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
             write_mesh(Path(folder) / "mesh.ply", mesh)
             sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
         return
-    check_precision(path, mesh.vertices, mesh.diagonal)
+    check_precision(path, mesh.vertices)
     with replacing(path) as temporary:
-        if path.suffix.lower() == ".ply" and meshfiles.rounds_visibly(mesh.vertices, mesh.diagonal):
+        if path.suffix.lower() == ".ply" and meshfiles.rounds_visibly(mesh.vertices):
             meshfiles.write_double_ply(temporary, mesh, open3d())
         else:
             meshfiles.write(temporary, mesh, path.stem)
@@ -161,9 +161,9 @@ def check_mesh_ending(path: Path) -> None:
     check_place(path)
 
 
-def check_precision(path: Path, points: Floats, size: float) -> None:
-    """Raises InputError where a format cannot tell points (n, 3) of a shape of that size from one another."""
-    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points, size):
+def check_precision(path: Path, points: Floats) -> None:
+    """Raises InputError where a format cannot tell points (n, 3) of a shape from one another."""
+    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
 
 

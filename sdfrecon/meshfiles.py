@@ -118,11 +118,13 @@ def write_double_ply(path: Path, mesh: Mesh, open3d: Any) -> None:
         raise OSError("Open3D could not write it")
 
 
-def rounds_visibly(points: Floats, size: float) -> bool:
-    """Whether single precision would move a point (n, 3) by more than a millionth of the size of what they are of."""
+def rounds_visibly(points: Floats) -> bool:
+    """Whether single precision would move one of points (n, 3) by more than a millionth of the size of them all."""
+    if not len(points):
+        return False
     with np.errstate(over="ignore"):
-        rounding = np.abs(points - points.astype(np.float32)).max(initial=0)
-    return bool(rounding > 1e-6 * size)
+        rounding = np.abs(points - points.astype(np.float32)).max()
+        return bool(rounding > 1e-6 * np.linalg.norm(np.ptp(points, axis=0)))
 
 
 def _complete(tree: dict[str, Any]) -> None:
