@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import files
-    from sdfrecon.cleaning import check_normals, finite
+    from sdfrecon.cleaning import check_normals
     from sdfrecon.reconstruction import run_of
 
     scan, config = command.scan, _config(command)
@@ -45,7 +45,7 @@ def reconstruct(command: Reconstruct) -> None:
     cloud = files.read_cloud(scan)
     if not command.estimate_normals:
         check_normals(cloud)
-    files.check_precision(output, cloud.points[finite(cloud.points)])
+    files.check_precision(output, cloud.points)
     tell(f"{scan}: {describe(cloud)}")
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals

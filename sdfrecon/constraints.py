@@ -122,7 +122,8 @@ def match_divergence(inside: Tensor, cell: float) -> Residual:
     inside: (h, w) which cells of a grid; samples are the `corners_of` them, row after row. Of a field g that is no
     gradient this leaves the part that a value can have (Perez et al. 2003, eq. 3), in the norm of `match_laplacian`.
     """
-    cells, corners, inverse = inside.nonzero(), corners_of(inside), _inverse_laplacian(inside.nonzero(), cell)
+    cells, corners = inside.nonzero(), corners_of(inside)
+    inverse = _inverse_laplacian(cells, cell)
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
         errors = jet.gradient - known["gradient"]

@@ -163,7 +163,9 @@ def check_mesh_ending(path: Path) -> None:
 
 def check_precision(path: Path, points: Floats) -> None:
     """Raises InputError where a format cannot tell points (n, 3) of a shape from one another."""
-    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
+    from sdfrecon.cleaning import finite
+
+    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points[finite(points)]):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
 
 

@@ -32,8 +32,7 @@ def read_image(path: str | Path) -> Floats:
     if str(path) in SAMPLES and not path.exists():
         return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
     with reading(path, "picture"):
-        ending = path.suffix.lower()
-        stored = _read_tiff(path) if ending in (".tif", ".tiff") else _read_picture(path)
+        stored = (_read_tiff if path.suffix.lower() in (".tif", ".tiff") else _read_picture)(path)
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")

@@ -61,9 +61,9 @@ class Tape:
         self.scaled = [(w.detach(), b.detach()) for w, b in self.field.scaled()]
         *sines, (weight, bias) = self.scaled
         self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]))
-        activation = points
+        activation, z = points, self._room("z", *self.sine[0].shape)
         for layer, (w, b) in enumerate(sines):
-            z = torch.addmm(b, activation, w.T, out=self._room("z", len(points), len(w)))
+            torch.addmm(b, activation, w.T, out=z)
             torch.cos(z, out=self.cosine[layer])
             activation = torch.sin(z, out=self.sine[layer])
         self.value = torch.addmm(bias, activation, weight.T).requires_grad_()
@@ -108,7 +108,8 @@ class Tape:
                 begin = rows.stop
                 along, bent = (None if grad is None else grad[rows] for grad in (carried, bends))
                 self._backward_carried(points, along, bent, weights, biases)
-        self._backward_rows(by_rows, weights, biases)
+        if by_rows is not None or self.value.grad is not None:
+            self._backward_rows(by_rows, weights, biases)
         for parameters, grads in ((self.field.weights, weights), (self.field.biases, biases)):
             for parameter, grad, omega in zip(parameters, grads, [*self.field.omegas, 1.0], strict=True):
                 grad *= omega

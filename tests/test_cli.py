@@ -140,7 +140,7 @@ def test_a_misspelt_call_gets_one_line(call: str, message: str, capsys: pytest.C
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's folder is made as root, which CI is")
-def test_a_folder_of_another_user_is_refused_before_the_work(ring_and_ball: Path) -> None:
+def test_a_folder_of_another_user_is_refused_before_the_work() -> None:
     with TemporaryDirectory(dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         for path, missing in (("mesh.ply", "may not write in"), ("new/mesh.ply", "no such directory")):
