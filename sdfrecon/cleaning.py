@@ -14,6 +14,8 @@ NEIGHBOURS = 8
 LEAST = 1e-100
 """Below it, and above its inverse, squares of coordinates vanish or overflow."""
 SLABS = 32
+FEW = 200
+"""Fewer points say little of a surface, however simple it is."""
 Neighbours = tuple[Floats, Floats, Floats]
 
 
@@ -63,6 +65,8 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
         )
+    if len(cloud) < FEW:
+        notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: a scan has thousands")
     return cloud, notes
 
 

@@ -84,7 +84,7 @@ def reconstruct(command: Reconstruct) -> None:
     if field is not None:
         tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
     share = error.mean() / used.diagonal
-    tell(f"at the points the field is {error.mean():.4g} from zero on average ({share:.3%} of the scan's size)")
+    tell(f"at the points the field is {error.mean():.4g} from zero on average, {share:.3%} of the scan's size")
     if page is not None:
         tell(f"page:  {page}")
     if live is not None:

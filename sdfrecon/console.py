@@ -82,6 +82,11 @@ def describe(cloud: PointCloud) -> str:
     return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
 
 
+def pieces(mesh: Mesh) -> str:
+    count = int(mesh.components().max()) + 1
+    return f"{count} piece{'s' * (count > 1)}"
+
+
 def closed(mesh: Mesh) -> str:
     return "watertight" if mesh.is_watertight else "open"
 

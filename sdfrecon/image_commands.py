@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.console import at_least, check_places, note, say
+from sdfrecon.console import at_least, check_places, duration, note, say
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.options import (
     Fitting,
@@ -258,11 +258,13 @@ def _asked(config: ImageConfig, command: Fitting) -> ImageConfig:
 def _solve(
     image: Floats, config: ImageConfig, command: Fitting, watch: Watch | None = None, **known: Any
 ) -> ImageField:
-    from sdfrecon.imaging import solve
+    from sdfrecon.imaging import expected_seconds, solve
 
-    progress = not command.quiet and sys.stderr.isatty()
+    config, progress = _asked(config, command), not command.quiet and sys.stderr.isatty()
+    if not command.quiet:
+        note(f"this takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
-    field = solve(image.shape, _asked(config, command), command.device, progress, watch, note, **known)
+    field = solve(image.shape, config, command.device, progress, watch, note, **known)
     _tell(command, f"{_size(image)} pixels fitted in {time.monotonic() - start:.0f} s")
     return field
 

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from sdfrecon.fit import FitConfig, Watch, fit
+from sdfrecon.fit import FitConfig, Watch, fit, time_step
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
 from sdfrecon.images import Edges, border, pixel_centers, solve_free, solve_held
-from sdfrecon.problems import image
+from sdfrecon.problems import Problem, image
 from sdfrecon.reconstruction import pick_device
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -69,12 +69,23 @@ def solve(
     **known: Any,
 ) -> ImageField:
     """The field of an image of shape (h, w, c) that fits best what is `known` of it (`problems.image`)."""
-    height, width, channels = shape
-    generator = torch.Generator(pick_device(device)).manual_seed(config.seed)
-    problem = image(image_frame(height, width), config.batch, generator, **known)
-    siren = Siren(2, channels, config.siren, generator)
+    problem, siren, generator = _task(shape, config, device, known)
     fitted = fit(problem, siren, config.fit, generator, progress=progress, watch=watch, tell=tell)
-    return ImageField(fitted, height, width, {"config": asdict(config)})
+    return ImageField(fitted, shape[0], shape[1], {"config": asdict(config)})
+
+
+def expected_seconds(shape: tuple[int, ...], config: ImageConfig, device: str = "auto", **known: Any) -> float:
+    """How long `solve` will take on this machine, from a few of its steps."""
+    problem, siren, generator = _task(shape, config, device, known)
+    return config.fit.steps * time_step(problem, siren, config.fit, generator)
+
+
+def _task(
+    shape: tuple[int, ...], config: ImageConfig, device: str, known: dict[str, Any]
+) -> tuple[Problem, Siren, torch.Generator]:
+    generator = torch.Generator(pick_device(device)).manual_seed(config.seed)
+    problem = image(image_frame(*shape[:2]), config.batch, generator, **known)
+    return problem, Siren(2, shape[2], config.siren, generator), generator
 
 
 def from_pixels(pixels: Floats) -> dict[str, Any]:

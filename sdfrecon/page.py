@@ -137,8 +137,16 @@ def _scenes(shown: Mapping[str, Any]) -> str:
 def _points(points: Floats, marks: dict[str, Any]) -> Any:
     import plotly.graph_objects as go
 
+    # A circle has dozens of triangles, a square two, and at this size nobody can tell.
     x, y, z = points.astype(np.float32).T
-    return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marks, hoverinfo="skip" if "cmax" not in marks else None)
+    return go.Scatter3d(
+        x=x,
+        y=y,
+        z=z,
+        mode="markers",
+        marker={"symbol": "square"} | marks,
+        hoverinfo="skip" if "cmax" not in marks else None,
+    )
 
 
 def _coloured(values: Floats, worst: float) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +17,7 @@ from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
 from sdfrecon.finishing import finish
-from sdfrecon.fit import FitConfig, fit
+from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
@@ -48,13 +47,19 @@ PRESETS = {
     "draft": ReconstructConfig(),
     # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width).
     "standard": ReconstructConfig(
-        SirenConfig(width=256), fit=FitConfig(steps=3000, muon_learning_rate=1.3e-3), resolution=384
+        SirenConfig(192, hidden_layers=3),
+        SurfaceConfig(on_surface=2048),
+        FitConfig(steps=2000, muon_learning_rate=1.5e-3),
+        resolution=512,
     ),
     "fine": ReconstructConfig(
-        SirenConfig(width=384), fit=FitConfig(steps=6000, muon_learning_rate=1.1e-3), resolution=512
+        SirenConfig(256, hidden_layers=3),
+        SurfaceConfig(on_surface=2048),
+        FitConfig(steps=6000, muon_learning_rate=1.3e-3),
+        resolution=512,
     ),
     "paper": ReconstructConfig(
-        SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
+        SirenConfig(256, hidden_layers=3, first_omega_0=30.0, hidden_omega_0=30.0),
         surface=None,
         fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
     ),
@@ -184,9 +189,4 @@ def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
     points = torch.nn.functional.normalize(torch.randn(1000, 3, generator=generator, device=where), dim=-1) / 2
     cloud = PointCloud(points.cpu().numpy(), 2 * points.cpu().numpy())
     problem = _problem(cloud, config.surface and replace(config.surface, pool=1000), generator)
-    siren = Siren(3, 1, config.siren, generator)
-    few = replace(config.fit, steps=3)
-    fit(problem, siren, few, generator)
-    start = time.perf_counter()
-    fit(problem, siren, few, generator)
-    return (time.perf_counter() - start) / few.steps
+    return time_step(problem, Siren(3, 1, config.siren, generator), config.fit, generator)

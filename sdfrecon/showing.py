@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.console import at_least, check_places, closed, describe, duration, load_mesh_or_cloud, load_shape, say
+from sdfrecon.console import (
+    at_least,
+    check_places,
+    closed,
+    describe,
+    duration,
+    load_mesh_or_cloud,
+    load_shape,
+    pieces,
+    say,
+)
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.options import Compare, Info, Report, View
 
@@ -44,8 +54,7 @@ def info(command: Info) -> None:
     loaded = load_mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
         say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed(loaded)},")
-        pieces = int(loaded.components().max()) + 1
-        say(f"      {pieces} pieces, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        say(f"      {pieces(loaded)}, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
         loaded = files.read_cloud(command.file)
     say(f"scan: {describe(loaded)}")
     used = loaded.points[finite(loaded.points)]
@@ -162,14 +171,17 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     from sdfrecon.metrics import nearest
     from sdfrecon.page import reconstruction_page
 
-    away = nearest(cloud.points[:: max(1, len(cloud) // 50_000)], made)[0]
+    some = cloud.points[:: max(1, len(cloud) // 50_000)]
+    away, error = nearest(some, made)[0], abs(field.distance(some))
     net, about = field.siren.config, field.about
     facts = [
         ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
-        ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {int(made.components().max()) + 1} pieces"),
+        ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {pieces(made)}"),
         ("area", f"{made.areas.sum():.6g} square units"),
         ("scan to mesh", f"{away.mean():.4g} on average, {np.quantile(away, 0.99):.4g} at the 99th percentile, "
                          f"{away.max():.4g} at most (units); {away.mean() / cloud.diagonal:.3%} of the scan's size"),
+        ("field at the points", f"{error.mean():.4g} from zero on average (units), "
+                                f"{error.mean() / cloud.diagonal:.3%} of the scan's size"),
         ("field", f"{net.hidden_layers + 1} {net.activation} layers of {net.width}, {field.siren.size:,} weights"),
         ("time", duration(run["seconds"])),
         *(("note", note) for note in run["notes"]),
