@@ -40,11 +40,11 @@ Watch = Callable[[int, dict[str, float]], bool | None]
 class FitConfig:
     """How the parameters move."""
 
-    steps: int = 800
+    steps: int = 1000
     """Optimiser steps: more make a finer surface and take longer."""
     learning_rate: float = 1e-3
     """Adam's step (Kingma and Ba 2015)."""
-    muon_learning_rate: float | None = 2e-3
+    muon_learning_rate: float | None = 1.7e-3
     """Muon's step for the hidden layers' matrices (Jordan et al. 2024); None gives them to Adam too."""
     warmup: int = 50
     """Steps over which the learning rates rise from zero."""

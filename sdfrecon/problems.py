@@ -41,7 +41,7 @@ class Problem:
 class SurfaceConfig:
     """How many samples a step draws, and what each constraint weighs."""
 
-    on_surface: int = 1536
+    on_surface: int = 1024
     """Points of the scan in a step."""
     near_surface: int = 256
     """Points beside the scan in a step."""

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
@@ -20,7 +22,7 @@ from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
+from sdfrecon.problems import NEIGHBOURS, Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -30,6 +32,8 @@ class ReconstructConfig:
     """Everything that decides the result, but the scan."""
 
     siren: SirenConfig = field(default_factory=SirenConfig)
+    dense_omega_0: float | None = 60.0
+    """To which the first layer's frequency may be raised where points are dense; None leaves it alone."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
     """Samples and weights of our loss; None takes the loss of the SIREN paper."""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -47,23 +51,26 @@ PRESETS = {
     "draft": ReconstructConfig(),
     # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width).
     "standard": ReconstructConfig(
-        SirenConfig(192, hidden_layers=3),
-        SurfaceConfig(on_surface=2048),
-        FitConfig(steps=2000, muon_learning_rate=1.5e-3),
+        SirenConfig(width=256),
+        surface=SurfaceConfig(on_surface=2048),
+        fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3),
         resolution=512,
     ),
     "fine": ReconstructConfig(
-        SirenConfig(256, hidden_layers=3),
-        SurfaceConfig(on_surface=2048),
-        FitConfig(steps=6000, muon_learning_rate=1.3e-3),
+        SirenConfig(width=384),
+        surface=SurfaceConfig(on_surface=2048),
+        fit=FitConfig(steps=4000, muon_learning_rate=1.1e-3),
         resolution=512,
     ),
     "paper": ReconstructConfig(
-        SirenConfig(256, hidden_layers=3, first_omega_0=30.0, hidden_omega_0=30.0),
+        SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
+        dense_omega_0=None,
         surface=None,
         fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
     ),
 }
+WAVE = 10.5
+"""Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
@@ -116,8 +123,9 @@ def reconstruct(
 
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
-    problem = _problem(frame.to_unit(cloud), config.surface, generator)
-    siren = Siren(3, 1, config.siren, generator)
+    unit = frame.to_unit(cloud)
+    problem = _problem(unit, config.surface, generator)
+    siren = Siren(3, 1, _siren(unit, config), generator)
     field = Field(siren, frame, about)
     run = None if run_dir is None else run_of(field, run_dir)
     losses = {} if run is None else run.losses()
@@ -141,6 +149,16 @@ def reconstruct(
 
 def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:
     return paper_surface(unit, generator) if config is None else surface(unit, config, generator)
+
+
+def _siren(unit: PointCloud, config: ReconstructConfig) -> SirenConfig:
+    """The network, with a first layer as fine as the points are: what they do not tell it would make up."""
+    if config.dense_omega_0 is None:
+        return config.siren
+    some = unit.points[:: max(1, len(unit) // 10_000)]
+    spacing = float(np.median(cKDTree(unit.points).query(some, k=[NEIGHBOURS + 1], workers=-1)[0]))
+    omega = min(max(config.siren.first_omega_0, 2 * np.pi / (WAVE * spacing)), config.dense_omega_0)
+    return replace(config.siren, first_omega_0=omega)
 
 
 def preset(name: str) -> ReconstructConfig:

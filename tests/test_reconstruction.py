@@ -103,7 +103,7 @@ def test_a_gpu_gives_the_same_shape(ring_and_ball: Path) -> None:
 
 def test_a_real_scan_becomes_one_watertight_piece_close_to_it(gargoyle: Path) -> None:
     cloud = sdfrecon.read_cloud(gargoyle)
-    config = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=600), resolution=192)
+    config = replace(PRESETS["draft"], resolution=192)
     mesh = reconstruct(cloud, config).mesh
     result = sdfrecon.compare(mesh, cloud)
     there = nearest(cloud.points, mesh)[0].mean()
