@@ -40,7 +40,7 @@ Watch = Callable[[int, dict[str, float]], bool | None]
 class FitConfig:
     """How the parameters move."""
 
-    steps: int = 1000
+    steps: int = 900
     """Optimiser steps: more make a finer surface and take longer."""
     learning_rate: float = 1e-3
     """Adam's step (Kingma and Ba 2015)."""

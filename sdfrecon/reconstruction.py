@@ -53,8 +53,8 @@ PRESETS = {
     "standard": ReconstructConfig(
         SirenConfig(width=256),
         surface=SurfaceConfig(on_surface=2048),
-        fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3),
-        resolution=512,
+        fit=FitConfig(steps=1700, muon_learning_rate=1.3e-3),
+        resolution=448,
     ),
     "fine": ReconstructConfig(
         SirenConfig(width=384),
@@ -125,7 +125,7 @@ def reconstruct(
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
     problem = _problem(unit, config.surface, generator)
-    siren = Siren(3, 1, _siren(unit, config), generator)
+    siren = Siren(3, 1, siren_for(unit, config), generator)
     field = Field(siren, frame, about)
     run = None if run_dir is None else run_of(field, run_dir)
     losses = {} if run is None else run.losses()
@@ -151,7 +151,7 @@ def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Ge
     return paper_surface(unit, generator) if config is None else surface(unit, config, generator)
 
 
-def _siren(unit: PointCloud, config: ReconstructConfig) -> SirenConfig:
+def siren_for(unit: PointCloud, config: ReconstructConfig) -> SirenConfig:
     """The network, with a first layer as fine as the points are: what they do not tell it would make up."""
     if config.dense_omega_0 is None:
         return config.siren

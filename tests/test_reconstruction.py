@@ -17,8 +17,9 @@ from sdfrecon.reconstruction import (
     reconstruct,
     run_key,
     seconds_per_step,
+    siren_for,
 )
-from sdfrecon.shapes import RING_AND_BALL
+from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
 SHORT = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=400), resolution=96)
 
@@ -45,6 +46,14 @@ def test_the_field_is_the_signed_distance(result: Reconstruction) -> None:
     assert np.abs(error).mean() < 0.01 * 1.9  # a percent of the shape's width
     sides = np.abs(RING_AND_BALL(points)) > 0.02
     assert (np.sign(result.field.distance(points)) == np.sign(RING_AND_BALL(points)))[sides].all()
+
+
+@pytest.mark.parametrize(("points", "omega"), [(500, 30.0), (20_000, 54.0), (200_000, 60.0)])
+def test_the_first_layer_is_as_fine_as_the_points(points: int, omega: float) -> None:
+    ball, thin = evenly_spread(points), np.array([1.0, 0.1, 0.1])
+    unit = PointCloud(0.9 * ball * thin, ball / thin)
+    assert siren_for(unit, SHORT).first_omega_0 == pytest.approx(omega, abs=6)
+    assert siren_for(unit, PRESETS["paper"]).first_omega_0 == 30.0
 
 
 def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
