@@ -84,13 +84,13 @@ def main(args: Args) -> None:
         start = time.time()
         while (gone := time.time() - start) < args.seconds:
             page.mouse.move(x + 150 * math.sin(3 * gone), y + 40 * math.cos(3 * gone))
-        page.mouse.up()
         page.evaluate("window.turning = false")
-        page.wait_for_timeout(1000)
         script, times = _script_seconds(page, metrics) - before, np.array(page.evaluate("window.times"))
+        page.mouse.up()
+        page.wait_for_timeout(1000)
         page.screenshot(path=str(kept / "turned.png"))
     took = np.diff(times)
-    print(f"turning: {1000 / took.mean():.0f} frames/s on average, the slowest {took.max():.0f} ms")
+    print(f"turning: {1000 / took.mean():.1f} frames/s on average, the slowest {took.max():.0f} ms")
     print(f"of a frame, the page's own script: {1000 * script / len(times):.0f} ms")
 
 

@@ -14,7 +14,8 @@ from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit
 from sdfrecon.frame import Frame
 from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.siren import Siren, SirenConfig
+from sdfrecon.reconstruction import PRESETS, siren_for
+from sdfrecon.siren import Siren
 
 scan_path, mesh_path = sys.argv[1:]
 generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
@@ -25,10 +26,12 @@ cloud, _ = clean(read_cloud(scan_path))
 # The similarity into the cube [-1, 1]^3, and what the signed distance must fulfil there: be zero on the points, with
 # their normals as its gradient; grow by one for each unit everywhere; have the right sign beside the surface.
 frame = Frame.around(cloud)
-problem = surface(frame.to_unit(cloud), SurfaceConfig(), generator)
+unit = frame.to_unit(cloud)
+problem = surface(unit, SurfaceConfig(), generator)
 
-# A network of sines, fitted to that.
-siren = fit(problem, Siren(3, 1, SirenConfig(), generator), FitConfig(), generator, progress=True)
+# A network of sines, the first ones as fine as the points are dense, fitted to that.
+siren = Siren(3, 1, siren_for(unit, PRESETS["draft"]), generator)
+siren = fit(problem, siren, FitConfig(), generator, progress=True)
 
 # It now is the shape, at any point and any resolution. Its zero level, without what no data support, is the mesh.
 field = Field(siren, frame)

@@ -66,7 +66,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
         )
     if len(cloud) < FEW:
-        notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: a scan has thousands")
+        notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: give it thousands")
     return cloud, notes
 
 

@@ -92,6 +92,8 @@ def closed(mesh: Mesh) -> str:
 
 
 def duration(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -10,6 +10,8 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 
+LEAST = 10
+"""Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 
@@ -66,7 +68,7 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
 
 
 def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
-    """(f,) true for faces of pieces that scan points lie on: they cover at least a tenth of what they would evenly.
+    """(f,) true for faces of pieces that scan points lie on: LEAST of them, a tenth of what would lie there evenly.
 
     Every point counts for the piece it is nearest to, so that a bubble beside the surface gets none.
     """
@@ -76,12 +78,13 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
         return np.ones(len(labels), bool)
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
-    some = cloud.points[:: max(1, len(cloud) // 100_000)]
-    _, vertex = cKDTree(mesh.vertices).query(some, workers=-1)
+    stride = max(1, len(cloud) // 100_000)
+    _, vertex = cKDTree(mesh.vertices).query(cloud.points[::stride], workers=-1)
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     best = points.argmax()
-    return (points >= 0.1 * points[best] * area / area[best])[labels]
+    enough = np.maximum(0.1 * points[best] * area / area[best], min(LEAST / stride, points[best]))
+    return (points >= enough)[labels]
 
 
 def _small(mesh: Mesh, area: float) -> NDArray[np.bool_]:

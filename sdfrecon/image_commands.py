@@ -197,6 +197,7 @@ def activations(command: ImageActivations) -> None:
             replace(ours, siren=config),
             replace(command, width=None),
             watch,
+            name,
             **from_pixels(image),
         )
         value, gradient, bend = _levels(field)
@@ -256,16 +257,21 @@ def _asked(config: ImageConfig, command: Fitting) -> ImageConfig:
 
 
 def _solve(
-    image: Floats, config: ImageConfig, command: Fitting, watch: Watch | None = None, **known: Any
+    image: Floats,
+    config: ImageConfig,
+    command: Fitting,
+    watch: Watch | None = None,
+    what: str = "the fit",
+    **known: Any,
 ) -> ImageField:
     from sdfrecon.imaging import expected_seconds, solve
 
     config, progress = _asked(config, command), not command.quiet and sys.stderr.isatty()
     if not command.quiet:
-        note(f"this takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
+        say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
-    _tell(command, f"{_size(image)} pixels fitted in {time.monotonic() - start:.0f} s")
+    _tell(command, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}")
     return field
 
 

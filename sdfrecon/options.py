@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 Device = Literal["auto", "cpu", "cuda"]
 T = TypeVar("T")
 Maybe = Annotated[T | None, arg(help_behavior_hint="")]
-"""What need not be given; its help says what is done then."""
+"""What need not be given: its help says what is done then, in place of "(default: None)"."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Reconstruct:
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: Maybe[int] = None
-    """Cells along the box of which triangles are made: twice as many give four times the triangles. Or the preset's."""
+    """Cells along the box: twice as many give four times the triangles. If not given, the preset's, 256 to 512."""
     steps: Maybe[int] = None
     """Steps of the fit: more give a finer surface and take longer. If not given, the preset's."""
     device: Device = "auto"
@@ -158,7 +158,7 @@ class Demo:
     output: Path = Path("out/demo")
     """Folder for the mesh (motorcycle.glb), the field and the picture (motorcycle.png)."""
     steps: Maybe[int] = None
-    """Steps of the fit: more give a finer surface and take longer."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, draft's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +166,9 @@ class Fitting:
     """What every command that fits an image is told."""
 
     steps: Maybe[int] = None
-    """Steps of the fit: more come closer and take longer."""
+    """Steps of the fit: more come closer and take longer. If not given, what suits task and size, 80 to 4,243."""
     width: Maybe[int] = None
-    """Sines in each layer of the network: more hold finer detail and take longer."""
+    """Sines in each layer: more hold finer detail and take longer. If not given, 128 or 256, as suits the task."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
@@ -184,7 +184,7 @@ class OneImage(Fitting):
     image: Positional[Path] = Path("camera")
     """The picture: PNG, JPEG or TIFF of 8 or 16 bits, grey, RGB or RGBA; or camera or astronaut, which come along."""
     size: Maybe[int] = None
-    """Shrink the picture first so that its longer side has so many pixels."""
+    """Shrink the picture first so that its longer side has so many pixels. If not given, it stays as it is."""
 
 
 @dataclass(frozen=True)

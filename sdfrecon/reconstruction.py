@@ -119,14 +119,14 @@ def reconstruct(
     cloud, notes = clean(cloud)
     for note in notes:
         tell(note)
-    about = describe(cloud, config, name)
 
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
+    config = replace(config, siren=siren_for(unit, config))
     problem = _problem(unit, config.surface, generator)
-    siren = Siren(3, 1, siren_for(unit, config), generator)
-    field = Field(siren, frame, about)
+    siren = Siren(3, 1, config.siren, generator)
+    field = Field(siren, frame, describe(cloud, config, name))
     run = None if run_dir is None else run_of(field, run_dir)
     losses = {} if run is None else run.losses()
 
@@ -157,8 +157,8 @@ def siren_for(unit: PointCloud, config: ReconstructConfig) -> SirenConfig:
         return config.siren
     some = unit.points[:: max(1, len(unit) // 10_000)]
     spacing = float(np.median(cKDTree(unit.points).query(some, k=[NEIGHBOURS + 1], workers=-1)[0]))
-    omega = min(max(config.siren.first_omega_0, 2 * np.pi / (WAVE * spacing)), config.dense_omega_0)
-    return replace(config.siren, first_omega_0=omega)
+    omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
+    return replace(config.siren, first_omega_0=max(config.siren.first_omega_0, omega))
 
 
 def preset(name: str) -> ReconstructConfig:

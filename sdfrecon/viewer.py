@@ -35,7 +35,7 @@ def require_viser() -> None:
 class Viewer:
     """A page at `address` with what `show_...` was given. host: who may connect; 127.0.0.1 is this machine alone.
 
-    Raises InputError where viser is not installed or the port is taken.
+    Where the port is taken it is the next free one. Raises InputError where viser is not installed.
     """
 
     def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:

@@ -77,11 +77,19 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball:
     kept = tmp_path / "run"
     run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--run-dir", kept, "--report", *FAST)
     run("report", kept)
+    figures = []
     for written in (tmp_path / "ring.html", kept / "report.html"):
         page.goto(written.as_uri())
         page.wait_for_function(CAMERAS + ".length === 3")
         page.wait_for_timeout(1500)
-    assert "12,594 points" in page.inner_text("body")
+        figures.append(page.inner_text("table"))
+    assert "12,593 points" in figures[0]
+    assert "field at the points" in figures[0]
+    assert figures[0] == figures[1]
+    assert set(page.evaluate("document.querySelector('.js-plotly-plot').data.map(t => t.marker?.symbol)")) == {
+        "square",
+        None,
+    }
     assert "sdfrecon" in page.inner_text("pre"), "the command that makes it again"
     box = page.locator(".js-plotly-plot").first.bounding_box()
     view = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}

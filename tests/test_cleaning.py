@@ -30,6 +30,11 @@ def test_what_cannot_be_used_is_dropped_and_counted() -> None:
     np.testing.assert_array_equal(cleaned.colors, cloud.colors[kept])
 
 
+def test_a_few_points_are_said_to_be_few() -> None:
+    assert clean(ball(150))[1] == ["warning: a surface through 150 points is mostly a guess: give it thousands"]
+    assert clean(ball(250))[1] == []
+
+
 @pytest.mark.parametrize("length", [1e-200, 0.3, 1e200])
 def test_normals_become_unit_length(length: float) -> None:
     cloud = ball()

@@ -53,7 +53,7 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     run("compare", tmp_path / "fine.ply", ring_and_ball, "--json", tmp_path / "figures.json")
     assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.1
     capsys.readouterr()
-    for file, word in ((field, "3 sine layers of 128"), (mesh, "triangles"), (ring_and_ball, "draft")):
+    for file, word in ((field, "3 sine layers of 128"), (mesh, "      2 pieces, area"), (ring_and_ball, "draft")):
         run("info", file, "--device", "cpu")
         assert word in capsys.readouterr().out
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from test_meshing import Ball
 
+from sdfrecon.console import pieces
 from sdfrecon.finishing import finish
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
@@ -23,6 +24,10 @@ def with_piece(center: tuple[float, float, float], radius: float) -> Mesh:
         np.concatenate([WHOLE.vertices, piece.vertices]),
         np.concatenate([WHOLE.faces, piece.faces + len(WHOLE.vertices)]),
     )
+
+
+def test_pieces_are_counted_in_words() -> None:
+    assert (pieces(WHOLE), pieces(with_piece((0.8, 0, 0), 0.1))) == ("1 piece", "2 pieces")
 
 
 def test_a_covered_surface_stays_as_it_is() -> None:
@@ -57,6 +62,12 @@ def test_a_bubble_that_catches_a_few_noisy_points_goes() -> None:
     noise = np.array([[0.85, 0, 0.1], [0.85, 0.1, 0], [0.75, 0, 0]])
     cloud = PointCloud(np.concatenate([seen(1.0).points, noise]))
     mesh, _ = finish(with_piece((0.85, 0, 0.0), 0.1), cloud)
+    np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
+
+
+def test_a_speck_around_one_outlier_goes() -> None:
+    cloud = PointCloud(np.concatenate([seen(1.0).points, [[0.8, 0, 0.0]]]))
+    mesh, _ = finish(with_piece((0.8, 0, 0.0), 0.01), cloud)
     np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from test_cli import refused, run
 
-from sdfrecon import pictures
+from sdfrecon import imaging, pictures
+from sdfrecon.fit import Interrupted
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
 SMALL = pictures.read_image("astronaut")[40:200:8, 140:300:8]
@@ -21,7 +22,9 @@ def picture(tmp_path: Path) -> Path:
 def test_from_an_image_to_a_field_to_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     field = tmp_path / "camera.safetensors"
     run("image", "fit", "--output", field, "--preview", tmp_path / "camera.png", *FAST)
-    assert "bits a pixel" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("the fit takes about ")
+    assert "bits a pixel" in said
     assert pictures.read_image(tmp_path / "camera.png").shape == (24, 24, 1)
     run(
         "image",
@@ -45,6 +48,20 @@ def test_from_an_image_to_a_field_to_pictures(tmp_path: Path, capsys: pytest.Cap
     ]  # fmt: skip
     run("info", field)
     assert "image: 24 x 24, 1 channels" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_: object, **__: object) -> None:
+        raise Interrupted(3)
+
+    monkeypatch.setattr(imaging, "solve", pressed)
+    with pytest.raises(SystemExit) as stopped:
+        run("image", "fit", "--output", tmp_path / "camera.safetensors", *FAST)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\nsdfrecon: stopped\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("options", [(), ("--from", "laplacian"), ("--from", "laplacian", "--border")])
