@@ -164,7 +164,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_the_work(
 
 def test_before_it_starts_it_says_what_it_takes(ring_and_ball: Path, tmp_path: Path) -> None:
     out = command("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST).stdout
-    for fact in ("12,594 points", "3 sine layers of 128, 150 steps on cpu", "48 cells", "apart", "s for the fit", "GB"):
+    for fact in ("12,594 points", "3 sine layers of 128, 150 steps on cpu", "48 cells", "apart", "for the fit", "GB"):
         assert fact in out
 
 
