@@ -16,6 +16,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
+from sdfrecon.products import exact_products
 from sdfrecon.siren import Siren, chunks
 
 
@@ -77,6 +78,7 @@ class Field:
 
         return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
 
+    @exact_products()
     @torch.no_grad()
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         world = np.asarray(points, dtype=np.float64)

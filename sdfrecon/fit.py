@@ -21,6 +21,7 @@ from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
+from sdfrecon.products import exact_products
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
@@ -71,6 +72,7 @@ class Diverged(ArithmeticError):
     """The loss explodes whatever the step."""
 
 
+@exact_products()
 def fit(
     problem: Problem,
     field: Siren,

@@ -14,6 +14,7 @@ from torch import Tensor
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import pixel_centers
+from sdfrecon.products import exact_products
 from sdfrecon.siren import Siren, chunks
 
 Region = tuple[float, float, float, float]
@@ -65,6 +66,7 @@ class ImageField:
         colours = self.value(pixel_centers(height, width, (x0, y0, x1, y1)))
         return colours.reshape(height, width, -1)
 
+    @exact_products()
     @torch.no_grad()
     def _map(self, xy: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         places = np.asarray(xy, dtype=np.float64)

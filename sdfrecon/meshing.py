@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
+from sdfrecon.products import exact_products
 from sdfrecon.siren import chunks
 
 BLOCK = 8  # cells along a block's edge: smaller wastes fewer samples, larger has fewer shared faces
@@ -38,6 +39,7 @@ class ScalarField(Protocol):
         """Value and gradient at points (n, 3)."""
 
 
+@exact_products()
 @torch.inference_mode()
 def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, half: float = 1.0) -> Mesh:
     """The surface `field = level` as triangles, watertight and oriented towards larger values.
