@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 
+ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 EXACT = 1e-6
-"""Relative error of a product of 256 x 256 in float32; 16 bits have a thousand times as much."""
+"""Relative error of a product of 256 x 256 in float32; one in bfloat16 has a thousand times as much."""
 
 
 @contextmanager
@@ -19,24 +21,25 @@ def exact_products() -> Iterator[None]:
     MKL leaves half of an AMD processor's vector width alone. torch hands float32 to oneDNN only where it may round to
     bfloat16; without hardware for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
     """
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if _onednn_is_exact() else before
-    try:
+    with _allowed("bf16" if _onednn_is_exact() else ONEDNN.fp32_precision):
         yield
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
 
 
 @cache
 def _onednn_is_exact() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    try:
+    with _allowed("bf16"):
         return product_error() < EXACT
+
+
+@contextmanager
+def _allowed(precision: str) -> Iterator[None]:
+    before, ONEDNN.fp32_precision = ONEDNN.fp32_precision, precision
+    try:
+        yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        ONEDNN.fp32_precision = before
 
 
 def product_error() -> float:
