@@ -33,6 +33,7 @@ from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
+from sdfrecon.products import exact_products
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
@@ -105,6 +106,7 @@ def step_table(args: Args) -> None:
         )
 
 
+@exact_products()
 def matrix_peak(device: torch.device) -> float:
     """Floating-point operations a second in a large matrix product."""
     a = torch.randn(2048, 2048, device=device)
@@ -126,6 +128,7 @@ def repeated(action: Callable[[], object], device: torch.device, seconds: float 
     return min(means)
 
 
+@exact_products()
 def one_step(how: str, width: str, device: str) -> dict[str, float]:
     """Seconds of a training step, and what it needs beyond the process before."""
     generator = torch.Generator(device).manual_seed(0)
