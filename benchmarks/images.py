@@ -22,7 +22,6 @@ from sdfrecon.images import (
     align,
     border,
     laplacian,
-    pixel_centers,
     psnr,
     sobel,
     solve_free,
@@ -99,14 +98,10 @@ def derivatives(seed: int, device: str) -> Iterator[Row]:
     """Correlation of the field's derivatives with filters of the pixels, inside the border."""
     image = camera(256)
     field, seconds = timed(image, fitted(*image.shape[:2]), seed, device, **from_pixels(image))
-    places, inside = pixel_centers(256, 256), ~border(256, 256)
+    (_, gradient, bend), inside = field.levels(), ~border(256, 256)
     for name, ours, theirs in (
-        (
-            "gradient, correlation with Sobel's",
-            field.gradient(places).reshape(256, 256, 2)[inside],
-            sobel(image)[inside],
-        ),
-        ("Laplacian, with the five-point one", field.laplacian(places).reshape(256, 256)[inside], laplacian(image)),
+        ("gradient, correlation with Sobel's", gradient[inside], sobel(image)[inside]),
+        ("Laplacian, with the five-point one", bend[inside], laplacian(image)),
     ):
         yield f"camera 256: {name}", f"{np.corrcoef(ours.ravel(), theirs.ravel())[0, 1]:.3f}", "", seconds
 

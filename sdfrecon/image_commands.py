@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sdfrecon.fit import Watch
     from sdfrecon.imagefield import ImageField
     from sdfrecon.imaging import ImageConfig
-    from sdfrecon.pictures import Panel
 
 
 def fit(command: ImageFit) -> None:
@@ -73,7 +72,7 @@ def derivatives(command: ImageDerivatives) -> None:
 
     _places([command.field, *([command.image] if command.image else [])], [], [])
     field = _field(command.field, command.device)
-    value, gradient, bend = _levels(field)
+    value, gradient, bend = field.levels()
     image = value if command.image is None else _image(command.image, max(field.height, field.width))
     if image.shape != value.shape:
         raise InputError(f"--image must be the image of the field, (h, w, c) = {value.shape}; got {image.shape}")
@@ -105,7 +104,7 @@ def poisson(command: ImagePoisson) -> None:
     from sdfrecon.files import save_field
     from sdfrecon.images import Edges, align, border, laplacian, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
-    from sdfrecon.pictures import write_image, write_panels
+    from sdfrecon.pictures import derived, write_image, write_panels
 
     field_path, figure = _beside(command.output)
     _places([command.image], [field_path], [command.output, figure])
@@ -124,7 +123,7 @@ def poisson(command: ImagePoisson) -> None:
     if command.border:
         known |= from_border(image)
     field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
-    result, gradient, bend = _levels(field)
+    result, gradient, bend = field.levels()
     if command.border:
         how = "as it is"
     else:
@@ -133,8 +132,8 @@ def poisson(command: ImagePoisson) -> None:
         result = align(result, image)
     write_image(command.output, result)
     save_field(field_path, field)
-    rows = [_row("original", image), _row("classical", classical)]
-    write_panels(figure, [rows[0], _row("result", result, gradient, bend), rows[1]])
+    rows = [derived("original", image), derived("classical", classical)]
+    write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
     _tell(command, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}")
     _tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
 
@@ -177,12 +176,12 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.files import make_folder, write_text
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels, rivals
-    from sdfrecon.pictures import write_curves, write_panels
+    from sdfrecon.pictures import derived, write_curves, write_panels
 
     _places([command.image], [], [])
     image = _image(command.image, command.size)
     make_folder(command.output)
-    columns, curves, figures = [_row("original", image)], {}, {}
+    columns, curves, figures = [derived("original", image)], {}, {}
     ours = fitted(*image.shape[:2])
     for name, config in rivals(_asked(ours, command).siren, image.shape[2]).items():
         steps: list[float] = []
@@ -200,9 +199,9 @@ def activations(command: ImageActivations) -> None:
             name,
             **from_pixels(image),
         )
-        value, gradient, bend = _levels(field)
+        value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}
-        columns.append(_row(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
+        columns.append(derived(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
         curves[name] = steps, ratios
         _tell(command, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters")
     write_panels(command.output / "figure.png", list(zip(*columns, strict=True)))
@@ -273,25 +272,6 @@ def _solve(
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
     _tell(command, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}")
     return field
-
-
-def _levels(field: ImageField) -> tuple[Floats, Floats, Floats]:
-    """Value (h, w, c), gradient (h, w, c, 2) and Laplacian (h, w, c) at the pixels, a pixel."""
-    from sdfrecon.images import pixel_centers
-
-    places, shape = pixel_centers(field.height, field.width), (field.height, field.width)
-    levels = field.value(places), field.gradient(places), field.laplacian(places)
-    return tuple(level.reshape(*shape, *level.shape[1:]) for level in levels)  # type: ignore[return-value]
-
-
-def _row(name: str, image: Floats, gradient: Floats | None = None, bend: Floats | None = None) -> list[Panel]:
-    """Image, gradient and Laplacian: those of the pixels where none are given."""
-    from sdfrecon.images import laplacian, sobel
-    from sdfrecon.pictures import signed, strength
-
-    slopes = sobel(image) if gradient is None else gradient
-    bend = laplacian(image) if bend is None else bend
-    return [(name, image), ("gradient", strength(slopes)), ("Laplacian", signed(bend))]
 
 
 def _beside(output: Path) -> tuple[Path, Path]:

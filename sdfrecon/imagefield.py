@@ -66,6 +66,12 @@ class ImageField:
         colours = self.value(pixel_centers(height, width, (x0, y0, x1, y1)))
         return colours.reshape(height, width, -1)
 
+    def levels(self) -> tuple[Floats, Floats, Floats]:
+        """Value (h, w, c), gradient (h, w, c, 2) and Laplacian (h, w, c) at the pixels, a pixel."""
+        places, shape = pixel_centers(self.height, self.width), (self.height, self.width)
+        levels = self.value(places), self.gradient(places), self.laplacian(places)
+        return tuple(level.reshape(*shape, *level.shape[1:]) for level in levels)  # type: ignore[return-value]
+
     @exact_products()
     @torch.no_grad()
     def _map(self, xy: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdfrecon.files import reading, replacing
 from sdfrecon.geometry import Floats, InputError
+from sdfrecon.images import laplacian, sobel
 
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAMPLES = ("camera", "astronaut")
@@ -116,6 +117,13 @@ def strength(derivative: Floats) -> Floats:
     """(h, w) brightness of gradients (h, w, c, 2): their length over all channels, 1 at the 99.5th percentile."""
     length = np.sqrt((derivative**2).sum(axis=(2, 3)))
     return (length / max(float(np.quantile(length, 0.995)), 1e-12)).clip(0, 1)
+
+
+def derived(name: str, image: Floats, gradient: Floats | None = None, bend: Floats | None = None) -> list[Panel]:
+    """Image, gradient and Laplacian: those of the pixels where none are given."""
+    slopes = sobel(image) if gradient is None else gradient
+    bend = laplacian(image) if bend is None else bend
+    return [(name, image), ("gradient", strength(slopes)), ("Laplacian", signed(bend))]
 
 
 def directions(derivative: Floats) -> Floats:
