@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, PointCloud
+from sdfrecon.geometry import Floats, InputError, PointCloud, finite
 
 NEIGHBOURS = 8
 LEAST = 1e-100
@@ -152,11 +152,6 @@ def check_normals(cloud: PointCloud) -> None:
         )
     if not cloud.normals.any():
         raise InputError("all normals are zero: pass --estimate-normals")
-
-
-def finite(rows: Floats) -> NDArray[np.bool_]:
-    """(n,) true for rows without NaN and infinities."""
-    return np.asarray(np.isfinite(rows).all(axis=1))
 
 
 def _first_of_each(points: Floats) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from itertools import chain, dropwhile
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon.geometry import InputError
+from sdfrecon.geometry import InputError, finite
 
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
@@ -88,7 +88,7 @@ def _kind(group: NDArray, alone: bool) -> str | None:
 
     The only columns there are need not be so exact: they are normals, of whatever length.
     """
-    rows = group[np.isfinite(group).all(axis=1)].astype(np.float64)
+    rows = group[finite(group)].astype(np.float64)
     if not len(rows):
         return None
     if (rows >= 0).all() and (rows == np.rint(rows)).all() and 1 < rows.max() < 65536:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sdfrecon import meshfiles
 from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
-from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
 
 FIELD_FORMAT = "sdfrecon-field-1"
@@ -163,8 +163,6 @@ def check_mesh_ending(path: Path) -> None:
 
 def check_precision(path: Path, points: Floats) -> None:
     """Raises InputError where a format cannot tell points (n, 3) of a shape from one another."""
-    from sdfrecon.cleaning import finite
-
     if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points[finite(points)]):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
 

@@ -14,6 +14,11 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message says what was expected, what came, and what to do."""
 
 
+def finite(rows: NDArray) -> NDArray[np.bool_]:
+    """(n,) true for rows without NaN and infinities."""
+    return np.asarray(np.isfinite(rows).all(axis=1))
+
+
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     if np.iscomplexobj(values):
         raise InputError(f"{name} must be real numbers; got complex ones")

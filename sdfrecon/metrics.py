@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.files import open3d
-from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     normals after Mescheder et al. 2019. Raises InputError where either is empty.
     """
     if isinstance(reference, PointCloud):
-        reference = reference.select(np.flatnonzero(np.isfinite(reference.points).all(axis=1)))
+        reference = reference.select(finite(reference.points))
     for what in (mesh, reference):
         empty = not (what.areas.sum() > 0 if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from sdfrecon.cleaning import finite
-from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.geometry import InputError, PointCloud, finite
 from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step
 
 A_POINT, A_SQUARE = 600, 1100

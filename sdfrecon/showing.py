@@ -21,7 +21,7 @@ from sdfrecon.console import (
     pieces,
     say,
 )
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
 from sdfrecon.options import Compare, Info, Report, View
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import files
-    from sdfrecon.cleaning import finite
     from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
 
     check_places([command.file], [])
@@ -145,7 +144,7 @@ def view(command: View) -> None:
 def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
-    from sdfrecon.cleaning import clean, finite
+    from sdfrecon.cleaning import clean
     from sdfrecon.reconstruction import run_of
 
     try:
