@@ -51,12 +51,14 @@ class FitConfig:
     """Steps over which the learning rates rise from zero."""
     final_rate: float = 0.0
     """Share of the learning rates left at the end of their cosine decay; 1 keeps them constant."""
+    decay: float = 1.0
+    """Power of the decay: above 1 falls sooner and goes on longer with small steps."""
     clip: float | None = None
     """Largest norm of the gradient; None leaves it alone."""
 
     def rate(self, step: int) -> float:
         """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
-        decay = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        decay = (0.5 * (1 + math.cos(math.pi * step / self.steps))) ** self.decay
         return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final_rate + (1 - self.final_rate) * decay)
 
 

@@ -116,6 +116,7 @@ def test_rates_warm_up_and_decay() -> None:
     assert config.rate(0) == pytest.approx(0.01)
     assert config.rate(99) == pytest.approx(1, abs=0.03)
     assert config.rate(999) == pytest.approx(0.1, abs=1e-4)
+    assert FitConfig(1000, decay=2.0).rate(500) == pytest.approx(0.25)
     assert {FitConfig(10, warmup=0, final_rate=1.0).rate(s) for s in range(10)} == {1.0}
 
 
