@@ -202,11 +202,11 @@ class Lattice:
 
     def polygonise(self, blocks: Ints) -> tuple[NDArray[np.float64], Ints]:
         """(v, 3) vertices in lattice coordinates, on the lattice's edges, and (f, 3) triangles of the blocks (b, 3)."""
-        found, triangles, count = [np.empty(0, np.int64)], [np.empty((0, 3), np.int64)], 0
+        found, triangles, count = [np.empty(0, np.int64)], [np.empty((0, 3), np.int32)], 0
         for part in _parts(blocks):
             edges, faces = self._march(part)
             found.append(edges)
-            triangles.append(faces + count)
+            triangles.append((faces + count).astype(np.int32))  # half the memory of int64, and enough up to 100 GB
             count += len(edges)
         # Two parts make the same vertex on their common face; it is known by its edge.
         keys, vertex = np.unique(np.concatenate(found), return_inverse=True)
