@@ -11,10 +11,10 @@ from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
 from sdfrecon.files import read_cloud, write_mesh
 from sdfrecon.finishing import finish
-from sdfrecon.fit import FitConfig, fit
+from sdfrecon.fit import fit
 from sdfrecon.frame import Frame
-from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.reconstruction import PRESETS, siren_for
+from sdfrecon.problems import surface
+from sdfrecon.reconstruction import PRESETS, suited
 from sdfrecon.siren import Siren
 
 scan_path, mesh_path = sys.argv[1:]
@@ -27,11 +27,13 @@ cloud, _ = clean(read_cloud(scan_path))
 # their normals as its gradient; grow by one for each unit everywhere; have the right sign beside the surface.
 frame = Frame.around(cloud)
 unit = frame.to_unit(cloud)
-problem = surface(unit, SurfaceConfig(), generator)
+config = suited(unit, PRESETS["draft"])
+assert config.surface is not None
+problem = surface(unit, config.surface, generator)
 
 # A network of sines, the first ones as fine as the points are dense, fitted to that.
-siren = Siren(3, 1, siren_for(unit, PRESETS["draft"]), generator)
-siren = fit(problem, siren, FitConfig(), generator, progress=True)
+siren = Siren(3, 1, config.siren, generator)
+siren = fit(problem, siren, config.fit, generator, progress=True)
 
 # It now is the shape, at any point and any resolution. Its zero level, without what no data support, is the mesh.
 field = Field(siren, frame)

@@ -78,15 +78,8 @@ def reconstruct(command: Reconstruct) -> None:
     else:
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 
-    used = result.cloud
-    error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)]))
-    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)})")
-    if field is not None:
-        tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
-    share = error.mean() / used.diagonal
-    tell(f"at the points the field is {error.mean():.4g} from zero on average, {share:.3%} of the scan's size")
-    if page is not None:
-        tell(f"page:  {page}")
+    if not command.quiet:
+        _conclude(result, output, field, page, tell)
     if live is not None:
         live.show_mesh(result.mesh)
         tell(f"the result stays at {live.address} until Ctrl-C")
@@ -180,18 +173,32 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     from sdfrecon.reconstruction import pick_device
 
     where = pick_device(command.device)
-    expected, net = plan(cloud, config, where), config.siren
-    tell(
-        f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {config.fit.steps:,} steps on {where}, "
-        f"meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
-    )
-    tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
+    expected = plan(cloud, config, where)
+    net = expected.config.siren
+    if not command.quiet:
+        tell(
+            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {config.fit.steps:,} steps on "
+            f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
+        )
+        tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
     if command.trim and command.trim < expected.spacing:
         raise InputError(
             f"--trim {command.trim:g} cuts the surface between the points, which are {expected.spacing:.3g} apart: "
             "give it some times as much"
         )
     check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
+
+
+def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:
+    """Says what was made, and how well the field goes through the points."""
+    used = result.cloud
+    error = abs(result.field.distance(used.points[:: max(1, len(used) // 50_000)])).mean()
+    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)})")
+    if field is not None:
+        tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
+    tell(f"at the points the field is {error:.4g} from zero on average, {error / used.diagonal:.3%} of the scan's size")
+    if page is not None:
+        tell(f"page:  {page}")
 
 
 def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct) -> LiveViewer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import InputError, PointCloud, finite
-from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step
+from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step, sized
 
 A_POINT, A_SQUARE = 600, 1100
 """Bytes held for each point of the scan, and for each square of a face of the grid (benchmarks/speed.py)."""
@@ -19,12 +20,18 @@ A_POINT, A_SQUARE = 600, 1100
 
 @dataclass(frozen=True)
 class Plan:
-    """points: of the scan. spacing: between neighbours, scan units. seconds: of the fit. memory: bytes at the peak."""
+    """points: of the scan. spacing: between them, scan units. config: as suits them. memory: bytes at the peak."""
 
     points: int
     spacing: float
-    seconds: float
+    config: ReconstructConfig
+    device: torch.device
     memory: float
+
+    @cached_property
+    def seconds(self) -> float:
+        """Of the fit: the first who asks waits for a few steps."""
+        return self.config.fit.steps * seconds_per_step(self.config, self.device)
 
 
 def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
@@ -34,8 +41,7 @@ def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> 
     spacing = cKDTree(points).query(some, k=[2], workers=-1)[0] if len(points) > 1 else np.zeros(1)
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = now + A_POINT * len(cloud) + A_SQUARE * config.resolution**2
-    seconds = config.fit.steps * seconds_per_step(config, device)
-    return Plan(len(cloud), float(np.median(spacing)), seconds, memory)
+    return Plan(len(cloud), float(np.median(spacing)), sized(config, len(cloud)), device, memory)
 
 
 def check_memory(plan: Plan, resolution: int, allowed: float | None) -> None:

@@ -36,7 +36,7 @@ class ReconstructConfig:
     """To which the first layer's frequency may be raised where points are dense; None leaves it alone."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
     """Samples and weights of our loss; None takes the loss of the SIREN paper."""
-    fit: FitConfig = field(default_factory=FitConfig)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5))
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
@@ -51,15 +51,15 @@ PRESETS = {
     "draft": ReconstructConfig(),
     # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width).
     "standard": ReconstructConfig(
-        SirenConfig(width=256),
+        SirenConfig(width=256, hidden_layers=3),
         surface=SurfaceConfig(on_surface=2048),
-        fit=FitConfig(steps=1700, muon_learning_rate=1.3e-3),
+        fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3, decay=1.5),
         resolution=448,
     ),
     "fine": ReconstructConfig(
-        SirenConfig(width=384),
+        SirenConfig(width=256, hidden_layers=4),
         surface=SurfaceConfig(on_surface=2048),
-        fit=FitConfig(steps=4000, muon_learning_rate=1.1e-3),
+        fit=FitConfig(steps=5000, muon_learning_rate=1.0e-3, decay=1.5),
         resolution=512,
     ),
     "paper": ReconstructConfig(
@@ -71,6 +71,11 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
+WIDTH, LEAST_WIDTH = 8.75, 128
+"""Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
+MANY = 60_000
+"""Points for which more than two hidden layers pay."""
+LEAST_BATCH = 256
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
@@ -123,7 +128,7 @@ def reconstruct(
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
-    config = replace(config, siren=siren_for(unit, config))
+    config = suited(unit, config)
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, describe(cloud, config, name))
@@ -151,14 +156,34 @@ def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Ge
     return paper_surface(unit, generator) if config is None else surface(unit, config, generator)
 
 
-def siren_for(unit: PointCloud, config: ReconstructConfig) -> SirenConfig:
-    """The network, with a first layer as fine as the points are: what they do not tell it would make up."""
+def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
+    """The configuration for a scan: `sized`, and with a first layer as fine as the points: they do not tell more."""
+    config = sized(config, len(unit))
     if config.dense_omega_0 is None:
-        return config.siren
+        return config
     some = unit.points[:: max(1, len(unit) // 10_000)]
     spacing = float(np.median(cKDTree(unit.points).query(some, k=[NEIGHBOURS + 1], workers=-1)[0]))
     omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
-    return replace(config.siren, first_omega_0=max(config.siren.first_omega_0, omega))
+    return replace(config, siren=replace(config.siren, first_omega_0=max(config.siren.first_omega_0, omega)))
+
+
+def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
+    """The configuration for so many points: what few can tell, a smaller network and smaller batches hold as well."""
+    if config.surface is None:
+        return config
+    width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
+    layers = config.siren.hidden_layers if points >= MANY else 2
+    batch = max(LEAST_BATCH, points // 4)
+    siren = replace(
+        config.siren,
+        width=min(config.siren.width, width),
+        hidden_layers=min(config.siren.hidden_layers, layers),
+    )
+    return replace(
+        config,
+        siren=siren,
+        surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch)),
+    )
 
 
 def preset(name: str) -> ReconstructConfig:

@@ -17,7 +17,8 @@ from sdfrecon.reconstruction import (
     reconstruct,
     run_key,
     seconds_per_step,
-    siren_for,
+    sized,
+    suited,
 )
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 from sdfrecon.siren import SirenConfig
@@ -54,9 +55,18 @@ def test_the_first_layer_is_as_fine_as_the_points(points: int, omega: float) -> 
     ball, thin = evenly_spread(points), np.array([1.0, 0.1, 0.1])
     unit = PointCloud(0.9 * ball * thin, ball / thin)
     # The middle one: the spheroid has an area of 0.80, and an eighth neighbour is sqrt(8.5 * 0.80 / pi n) away.
-    assert siren_for(unit, SHORT).first_omega_0 == pytest.approx(omega, abs=2)
-    assert siren_for(unit, PRESETS["paper"]).first_omega_0 == 30.0
-    assert siren_for(unit, replace(SHORT, siren=SirenConfig(first_omega_0=90.0))).first_omega_0 == 90.0
+    assert suited(unit, SHORT).siren.first_omega_0 == pytest.approx(omega, abs=2)
+    assert suited(unit, PRESETS["paper"]).siren.first_omega_0 == 30.0
+    assert suited(unit, replace(SHORT, siren=SirenConfig(first_omega_0=90.0))).siren.first_omega_0 == 90.0
+
+
+def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -> None:
+    few, some, many = (sized(PRESETS["standard"], points) for points in (3000, 50_000, 100_000))
+    assert (few.siren.width, few.siren.hidden_layers, few.surface and few.surface.on_surface) == (128, 2, 750)
+    assert (some.siren.width, some.siren.hidden_layers) == (256, 2)
+    assert many == PRESETS["standard"]
+    assert sized(PRESETS["paper"], 3000) == PRESETS["paper"]
+    assert sized(SHORT, 3000).siren == SHORT.siren, "never more than was asked for"
 
 
 def test_the_network_that_was_fitted_is_what_is_told_of_it() -> None:
