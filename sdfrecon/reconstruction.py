@@ -171,17 +171,12 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
     """The configuration for so many points: what few can tell, a smaller network and smaller batches hold as well."""
     if config.surface is None:
         return config
+    net, batch = config.siren, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers = config.siren.hidden_layers if points >= MANY else 2
-    batch = max(LEAST_BATCH, points // 4)
-    siren = replace(
-        config.siren,
-        width=min(config.siren.width, width),
-        hidden_layers=min(config.siren.hidden_layers, layers),
-    )
+    layers = net.hidden_layers if points >= MANY else min(net.hidden_layers, 2)
     return replace(
         config,
-        siren=siren,
+        siren=replace(net, width=min(net.width, width), hidden_layers=layers),
         surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch)),
     )
 

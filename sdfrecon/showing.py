@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import files
-    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
+    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step, sized
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
@@ -66,7 +66,7 @@ def info(command: Info) -> None:
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
     for name, config in PRESETS.items():
-        step = seconds_per_step(config, where)
+        step = seconds_per_step(sized(config, len(used)), where)
         say(f"  {name:9} {duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
 
 
