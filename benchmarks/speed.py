@@ -33,7 +33,7 @@ from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.products import exact_products
+from sdfrecon.products import exact_products, multiplies_bfloat16
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
@@ -89,19 +89,18 @@ def step_table(args: Args) -> None:
     """A step of the surface problem: sampling, loss, derivatives, Muon and Adam."""
     peak = matrix_peak(torch.device(args.device))
     print(f"A step at {POINTS} points, 1 + 3 sine layers, on {args.device}. Float32 products of 2048 x 2048 reach")
-    print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.\n")
-    print(
-        "| width | ours, ms | k points/s | share | double backward, ms | times ours | ours, MB | double backward, MB |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.")
+    print(f"Five of ours are in {'bfloat16' if multiplies_bfloat16(torch.device(args.device)) else 'float32, too'}.\n")
+    print("| width | ours, ms | k points/s | share | in float32, ms | double backward, ms | times ours | MB | MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for width in args.widths:
-        runs = [[child("step", how, width, args.device) for how in ("tape", "double")] for _ in range(3)]
-        ours, double = (min(run[i]["seconds"] for run in runs) for i in (0, 1))
-        memory = [runs[0][i]["megabytes"] for i in (0, 1)]
+        runs = [[child("step", how, width, args.device) for how in ("ours", "float32", "double")] for _ in range(3)]
+        ours, exact, double = (min(run[i]["seconds"] for run in runs) for i in range(3))
+        memory = [runs[0][i]["megabytes"] for i in (0, 2)]
         share = 12 * POINTS * (3 * width**2 + 4 * width) / ours / peak
         print(
-            f"| {width} | {ours * 1e3:.1f} | {POINTS / ours / 1e3:.0f} | {share:.0%} | {double * 1e3:.1f} "
-            f"| {double / ours:.2f} | {memory[0]:.0f} | {memory[1]:.0f} |",
+            f"| {width} | {ours * 1e3:.1f} | {POINTS / ours / 1e3:.0f} | {share:.0%} | {exact * 1e3:.1f} "
+            f"| {double * 1e3:.1f} | {double / ours:.2f} | {memory[0]:.0f} | {memory[1]:.0f} |",
             flush=True,
         )
 
@@ -136,14 +135,15 @@ def one_step(how: str, width: str, device: str) -> dict[str, float]:
     sizes = SurfaceConfig(on_surface=POINTS // 2, near_surface=POINTS // 4, in_box=POINTS // 4, pool=10_000)
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
-    optimiser, tape = Optimiser(field, 1e-3, 1e-3), Tape(field)
+    optimiser = Optimiser(field, 1e-3, 1e-3)
+    tape = Tape(field, how == "ours" and multiplies_bfloat16(field.weights[0].device))
 
     def step() -> None:
         optimiser.zero_grad()
-        at = tape.jet if how == "tape" else lambda points: double_backward(field, points)
+        at = tape.jet if how != "double" else lambda points: double_backward(field, points)
         terms, _ = constraint_terms(problem, at, generator, 0.5)
         torch.stack(list(terms.values())).sum().backward()
-        if how == "tape":
+        if how != "double":
             tape.backward()
         optimiser.step(1.0)
 

@@ -21,7 +21,7 @@ from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
-from sdfrecon.products import exact_products
+from sdfrecon.products import exact_products, multiplies_bfloat16
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
@@ -55,6 +55,8 @@ class FitConfig:
     """Power of the decay: above 1 falls sooner and goes on longer with small steps."""
     clip: float | None = None
     """Largest norm of the gradient; None leaves it alone."""
+    bfloat16: bool = False
+    """Take all but the field's values in bfloat16 where the device is faster at it: exact enough for a surface."""
 
     def rate(self, step: int) -> float:
         """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
@@ -95,7 +97,7 @@ def fit(
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate)
-    tape = Tape(field)
+    tape = Tape(field, config.bfloat16 and multiplies_bfloat16(field.weights[0].device))
     step, before, failures = 0, math.inf, 0
     if checkpoint is not None and checkpoint.exists():
         step = _restore(_read(checkpoint), field, optimiser, generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sdfrecon.products import multiplies_bfloat16
 from sdfrecon.siren import Siren
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -74,12 +75,11 @@ class Optimiser:
 def orthogonal(matrices: Tensor) -> Tensor:
     """(b, w, w) matrices with the same singular vectors, and singular values drawn to about one.
 
-    Five iterations of the quintic of Jordan et al. 2024, which ask for no more than bfloat16: faster on a GPU, while
-    processors are faster at float32.
+    Five iterations of the quintic of Jordan et al. 2024, which ask for no more than bfloat16.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    x = x if matrices.device.type == "cpu" else x.bfloat16()
+    x = x.bfloat16() if multiplies_bfloat16(x.device) else x
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -1,4 +1,4 @@
-"""Which library multiplies matrices on the CPU."""
+"""How matrices are multiplied: by which library, and whether bfloat16 is faster."""
 
 from __future__ import annotations
 
@@ -47,3 +47,11 @@ def product_error() -> float:
     a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0))
     true = a.double() @ b.double()
     return float((a @ b - true).norm() / true.norm())
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products of bfloat16, with about twice the speed of float32's."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -36,7 +36,7 @@ class ReconstructConfig:
     """To which the first layer's frequency may be raised where points are dense; None leaves it alone."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
     """Samples and weights of our loss; None takes the loss of the SIREN paper."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5))
+    fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
@@ -53,13 +53,13 @@ PRESETS = {
     "standard": ReconstructConfig(
         SirenConfig(width=256, hidden_layers=3),
         surface=SurfaceConfig(on_surface=2048),
-        fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3, decay=1.5),
+        fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
         resolution=448,
     ),
     "fine": ReconstructConfig(
         SirenConfig(width=256, hidden_layers=4),
         surface=SurfaceConfig(on_surface=2048),
-        fit=FitConfig(steps=5000, muon_learning_rate=1.0e-3, decay=1.5),
+        fit=FitConfig(steps=5000, muon_learning_rate=1.0e-3, decay=1.5, bfloat16=True),
         resolution=512,
     ),
     "paper": ReconstructConfig(

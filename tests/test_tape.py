@@ -54,3 +54,19 @@ def test_a_second_loss_adds_to_the_first() -> None:
     (2 * net.jet(points).value.sum()).backward()
     for p, grad in zip(net.parameters(), twice, strict=True):
         torch.testing.assert_close(grad, p.grad)
+
+
+@pytest.mark.parametrize("loss", [LOSSES["value"], LOSSES["gradient"], LOSSES["both"]])
+def test_in_bfloat16_values_are_the_same_and_derivatives_nearly(loss: Callable[[Jet], Tensor]) -> None:
+    net = Siren(3, 1, SirenConfig(128, 2), torch.Generator().manual_seed(0))
+    points, grads, jets = torch.rand(500, 3, generator=torch.Generator().manual_seed(1)), [], []
+    for bfloat16 in (False, True):
+        net.zero_grad()
+        tape = Tape(net, bfloat16)
+        jets.append(tape.jet(points))
+        loss(jets[-1]).backward()
+        tape.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    assert torch.equal(jets[0].value, jets[1].value)
+    assert 0 < (jets[1].gradient - jets[0].gradient).norm() < 0.02 * jets[0].gradient.norm()
+    assert (grads[1] - grads[0]).norm() < 0.02 * grads[0].norm()
