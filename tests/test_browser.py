@@ -1,5 +1,7 @@
 """The pages in a real browser: they load without an error, turn when dragged, and show the object."""
 
+import contextlib
+import functools
 import io
 import shutil
 import signal
@@ -160,7 +162,15 @@ def test_a_file_is_shown_here_alone_until_ctrl_c(page: Any, tmp_path: Path, ring
         run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", *FAST)
         shown = tmp_path / ("ring.ply" if what == "mesh" else "ring.safetensors")
     line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell that runs this in the background has Ctrl-C ignored, and so would have the viewer.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with (
+        subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening
+        ) as process,
+        contextlib.ExitStack() as always,
+    ):
+        always.callback(process.kill)
         assert process.stdout is not None
         assert process.stderr is not None
         address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
