@@ -211,16 +211,7 @@ class Lattice:
         # Two parts make the same vertex on their common face; it is known by its edge.
         keys, vertex = np.unique(np.concatenate(found), return_inverse=True)
         faces = vertex[np.concatenate(triangles)]
-        middle = np.stack(np.unravel_index(keys, self._span()), -1)
-
-        low, high = middle // 2, (middle + 1) // 2
-        below, above = self._at(low), self._at(high)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            along = below / (below - above)
-        # A vertex inside a cell (Lewiner's case 13 and others) has no edge: it starts from the cell's middle.
-        along = np.where((middle % 2).sum(1) == 1, along, 0.5)
-        vertices = low + np.clip(along, SNAP, 1 - SNAP)[:, None] * (high - low)
-        return vertices, faces
+        return np.concatenate([np.empty((0, 3)), *(self._cuts(part) for part in _parts(keys, 1 << 20))]), faces
 
     def _march(self, blocks: Ints) -> tuple[Ints, Ints]:
         """(e,) the edges that the surface cuts in these blocks, each as one number, and (f, 3) triangles over them.
@@ -255,6 +246,17 @@ class Lattice:
         nearest = np.rint(local)
         middle = np.where(np.abs(local - nearest) > SNAP / 2, 2 * np.floor(local) + 1, 2 * nearest)
         return np.ravel_multi_index(tuple((2 * BLOCK * block + middle.astype(np.int64)).T), self._span()), faces
+
+    def _cuts(self, edges: Ints) -> NDArray[np.float64]:
+        """(e, 3) where the surface cuts these edges (e,), in lattice coordinates."""
+        middle = np.stack(np.unravel_index(edges, self._span()), -1)
+        low, high = middle // 2, (middle + 1) // 2
+        below, above = self._at(low), self._at(high)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            along = below / (below - above)
+        # A vertex inside a cell (Lewiner's case 13 and others) has no edge: it starts from the cell's middle.
+        along = np.where((middle % 2).sum(1) == 1, along, 0.5)
+        return low + np.clip(along, SNAP, 1 - SNAP)[:, None] * (high - low)
 
     def _span(self) -> tuple[int, int, int]:
         return (2 * self.blocks * BLOCK + 1,) * 3
