@@ -71,7 +71,7 @@ WAVE = 10.5
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
-"""Points for which more than two hidden layers pay."""
+"""Points from which on more than two hidden layers pay, and heavy normals: fewer hold outliers worse against them."""
 LEAST_BATCH = 256
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
@@ -170,11 +170,13 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         return config
     net, batch = config.siren, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers = net.hidden_layers if points >= MANY else min(net.hidden_layers, 2)
+    layers, normal = net.hidden_layers, config.surface.normal
+    if points < MANY:
+        layers, normal = min(layers, 2), min(normal, SurfaceConfig.normal)
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
-        surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch)),
+        surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch), normal=normal),
     )
 
 
