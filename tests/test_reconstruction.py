@@ -8,6 +8,7 @@ import torch
 import sdfrecon
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.metrics import nearest, sample_surface
+from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
@@ -64,6 +65,7 @@ def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -
     few, some, many = (sized(PRESETS["standard"], points) for points in (3000, 50_000, 100_000))
     assert (few.siren.width, few.siren.hidden_layers, few.surface and few.surface.on_surface) == (128, 2, 750)
     assert (some.siren.width, some.siren.hidden_layers) == (256, 2)
+    assert some.surface == replace(SurfaceConfig(), on_surface=2048), "normals weigh more on many points alone"
     assert many == PRESETS["standard"]
     assert sized(PRESETS["paper"], 3000) == PRESETS["paper"]
     assert sized(SHORT, 3000).siren == SHORT.siren, "never more than was asked for"
