@@ -91,7 +91,7 @@ def step_table(args: Args) -> None:
     print(f"A step at {POINTS} points, 1 + 3 sine layers, on {args.device}. Float32 products of 2048 x 2048 reach")
     print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.")
     print(f"Five of ours are in {'bfloat16' if multiplies_bfloat16(torch.device(args.device)) else 'float32, too'}.\n")
-    print("| width | ours, ms | k points/s | share | in float32, ms | double backward, ms | times ours | MB | MB |")
+    print("| width | ours, ms | k points/s | share | in float32, ms | double backward, ms | times ours | MB | its MB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for width in args.widths:
         runs = [[child("step", how, width, args.device) for how in ("ours", "float32", "double")] for _ in range(3)]

@@ -62,6 +62,7 @@ class Tape:
                 return self.field.jet(points)
         self.points, self.gradient, self.laplacian = points, points[:0], points[:0]
         self.scaled = [(w.detach(), b.detach()) for w, b in self.field.scaled()]
+        self.rounded = [w.to(self.dtype) for w, _ in self.scaled]
         *sines, (weight, bias) = self.scaled
         self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]), dtype=self.dtype)
         activation, (z, after) = points, self._room("z", 2, *self.sine[0].shape)
@@ -82,11 +83,11 @@ class Tape:
             return self.gradient
         # Row vectors before and after each layer's cosine (Siren.jet: A_l W and A_l cos z).
         self.before, self.after = self._room("rows", 2, *self.cosine.shape, dtype=self.dtype)
-        rows = weight.to(self.dtype)
+        rows = self.rounded[-1]
         for layer in reversed(range(len(sines))):
             after = torch.mul(rows, self.cosine[layer], out=self.after[layer])
             if layer:
-                rows = torch.mm(after, sines[layer][0].to(self.dtype), out=self.before[layer - 1])
+                rows = torch.mm(after, self.rounded[layer], out=self.before[layer - 1])
         self.gradient = (after.to(weight.dtype) @ sines[0][0])[:, None].requires_grad_()
         return self.gradient
 
@@ -121,7 +122,7 @@ class Tape:
 
     def _backward_rows(self, gradient: Tensor | None, weights: list[Tensor], biases: list[Tensor]) -> None:
         """Adds what the `grad` of the value, and of one channel's `gradient`, bring the scaled weights and biases."""
-        *sines, weight = (w.to(self.dtype) for w, _ in self.scaled)
+        *sines, weight = self.rounded
         last = len(sines) - 1
         one, two = self._room("errors", 2, *self.cosine[0].shape, dtype=self.dtype)
         if gradient is not None:  # up through it: what reaches each cosine goes, times -sine, to that layer's z
