@@ -33,7 +33,7 @@ from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.products import exact_products, multiplies_bfloat16
+from sdfrecon.products import exact_products, faster_in_bfloat16
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
@@ -90,7 +90,7 @@ def step_table(args: Args) -> None:
     peak = matrix_peak(torch.device(args.device))
     print(f"A step at {POINTS} points, 1 + 3 sine layers, on {args.device}. Float32 products of 2048 x 2048 reach")
     print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.")
-    print(f"Five of ours are in {'bfloat16' if multiplies_bfloat16(torch.device(args.device)) else 'float32, too'}.\n")
+    print(f"Five of ours are in {'bfloat16' if faster_in_bfloat16(torch.device(args.device)) else 'float32, too'}.\n")
     print("| width | ours, ms | k points/s | share | in float32, ms | double backward, ms | times ours | MB | its MB |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for width in args.widths:
@@ -136,7 +136,7 @@ def one_step(how: str, width: str, device: str) -> dict[str, float]:
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
     optimiser = Optimiser(field, 1e-3, 1e-3)
-    tape = Tape(field, how == "ours" and multiplies_bfloat16(field.weights[0].device))
+    tape = Tape(field, how == "ours" and faster_in_bfloat16(field.weights[0].device))
 
     def step() -> None:
         optimiser.zero_grad()

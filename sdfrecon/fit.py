@@ -21,7 +21,7 @@ from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
-from sdfrecon.products import exact_products, multiplies_bfloat16
+from sdfrecon.products import exact_products, faster_in_bfloat16
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
@@ -97,7 +97,7 @@ def fit(
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate)
-    tape = Tape(field, config.bfloat16 and multiplies_bfloat16(field.weights[0].device))
+    tape = Tape(field, config.bfloat16 and faster_in_bfloat16(field.weights[0].device))
     step, before, failures = 0, math.inf, 0
     if checkpoint is not None and checkpoint.exists():
         step = _restore(_read(checkpoint), field, optimiser, generator)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdfrecon.products import multiplies_bfloat16
+from sdfrecon.products import faster_in_bfloat16
 from sdfrecon.siren import Siren
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -79,7 +79,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    x = x.bfloat16() if multiplies_bfloat16(x.device) else x
+    x = x.bfloat16() if faster_in_bfloat16(x.device) else x
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

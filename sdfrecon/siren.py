@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 from sdfrecon.jet import Jet
 
+# MKL chooses its sine and cosine at the first call; two threads that call at once may then get two, and a fit another
+# end than with the same seed before. So one thread calls first.
+torch.zeros(1).sin().cos()
+
 
 @dataclass(frozen=True)
 class SirenConfig:
