@@ -66,7 +66,7 @@ def off_surface(alpha: float) -> Residual:
 
 
 def right_sign(known: Attributes, jet: Jet) -> Tensor:
-    """max(0, -s f): how far f lies on the wrong side, with s = `sign` (n,) +1 outside and -1 inside."""
+    """max(0, -s f): how far f lies on the wrong side, with s = `sign` (n,) +1 outside, -1 inside, 0 where unsure."""
     return F.relu(-known["sign"] * jet.value[:, 0])
 
 
@@ -78,12 +78,13 @@ def within_reach(known: Attributes, jet: Jet) -> Tensor:
 def far_distance(beyond: float) -> Residual:
     """(f - s r)^2 where r = `reach` exceeds `beyond`, else 0: far from the samples the nearest one is the surface.
 
-    Nearer than that it is not: there noise, spacing and holes count, and the other constraints decide. The square
-    spares small errors: they are not worth any of the network's attention to the surface.
+    Not so where the side s = `sign` is unsure, 0: there the surface was not seen. Nearer than `beyond` noise, spacing
+    and holes count, and the other constraints decide. The square spares small errors: they are not worth any of the
+    network's attention to the surface.
     """
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
-        far = known["reach"] > beyond
+        far = (known["reach"] > beyond) & (known["sign"] != 0)
         return (jet.value[:, 0] - known["sign"] * known["reach"]).square() * far
 
     return residual
@@ -92,11 +93,14 @@ def far_distance(beyond: float) -> Residual:
 def heat(absorption: float) -> Residual:
     """1/2 exp(-2 lambda |f|) (|grad f|^2 + 1): the screened heat's energy, least for the smallest surface.
 
-    The heat loss of HotSpot (Wang et al., CVPR 2025), lambda = `absorption`.
+    The heat loss of HotSpot (Wang et al., CVPR 2025), lambda = `absorption`. Where f is on the other side than `sign`
+    (n,) says, |f| counts as 0: the energy must not keep it from coming back. Where that is 0, either side is right.
     """
 
-    def residual(_: Attributes, jet: Jet) -> Tensor:
-        return 0.5 * torch.exp(-2 * absorption * jet.value[:, 0].abs()) * (jet.gradient[:, 0].square().sum(-1) + 1)
+    def residual(known: Attributes, jet: Jet) -> Tensor:
+        f, sign = jet.value[:, 0], known["sign"]
+        size = torch.where(sign == 0, f.abs(), F.relu(sign * f))
+        return 0.5 * torch.exp(-2 * absorption * size) * (jet.gradient[:, 0].square().sum(-1) + 1)
 
     return residual
 

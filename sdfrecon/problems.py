@@ -19,6 +19,9 @@ from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, near_points, u
 
 NEIGHBOURS = 8
 FEW = 20_000
+SURE = 0.7
+"""Mean |cos| between the nearest normals and the ways from them from which on their side is believed in the box: of a
+surface that was seen, the nearest point lies straight below; where none was, it is at the rim, to one side."""
 RIM_WEIGHT = 3.0
 """What the values around a guided part weigh: all that is harmonic in it hangs on them."""
 GUIDED = 0.01
@@ -92,7 +95,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
         {
             "surface": Pool(points, {"normals": _tensor(cloud.normals, generator)}, config.on_surface),
             "near": Pool(near, sign_and_reach(near, cloud, tree), config.near_surface),
-            "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points)), config.in_box),
+            "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points), SURE), config.in_box),
         },
         [
             Constraint("zero level", "surface", config.zero_level, c.zero_level, config.final_zero_level),
@@ -191,18 +194,19 @@ def image(
     return Problem(domains, constraints)
 
 
-def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree) -> dict[str, Tensor]:
+def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree, sure: float = 0.0) -> dict[str, Tensor]:
     """What the nearest oriented samples say of points (n, 3): the side they are on, and how far the surface can be.
 
     sign: (n,) +1 outside, -1 inside: the sign of the inverse-distance mean of the signed distances to the tangent
-    planes of the 8 nearest samples (after Hoppe et al. 1992, section 3.4). reach: (n,) distance to the
-    nearest sample, unit.
+    planes of the 8 nearest samples (after Hoppe et al. 1992, section 3.4); 0 where that mean, of cosines, is less than
+    `sure`. reach: (n,) distance to the nearest sample, unit.
     """
     query = points.double().cpu().numpy()
     distance, index = tree.query(query, k=range(1, min(NEIGHBOURS, len(cloud)) + 1), workers=-1)
     assert cloud.normals is not None
     to_plane = np.einsum("nkd,nkd->nk", query[:, None] - cloud.points[index], cloud.normals[index])
-    sign = np.sign((to_plane / (distance + 1e-9)).sum(axis=1))
+    cosine = (to_plane / (distance + 1e-9)).mean(axis=1)
+    sign = np.sign(cosine) * (np.abs(cosine) >= sure)
     return {
         "sign": torch.tensor(sign, dtype=torch.float32, device=points.device),
         "reach": torch.tensor(distance[:, 0], dtype=torch.float32, device=points.device),

@@ -57,8 +57,18 @@ def test_far_from_the_surface_the_soft_terms_vanish() -> None:
     near = ball(torch.tensor([[0.5, 0, 0]]))
     assert c.off_surface(100.0)({}, far).item() < 1e-9
     assert c.off_surface(100.0)({}, near).item() == 1
-    assert c.heat(15.0)({}, far).item() < 1e-9
-    assert c.heat(15.0)({}, near).item() == 1  # half of |grad f|^2 + 1
+    unsure = {"sign": torch.zeros(1)}
+    assert c.heat(15.0)(unsure, far).item() < 1e-9
+    assert c.heat(15.0)(unsure, near).item() == 1  # half of |grad f|^2 + 1
+
+
+@pytest.mark.parametrize(("sign", "pushes"), [(1.0, False), (0.0, True), (-1.0, True)])
+def test_heat_does_not_hold_a_value_on_the_wrong_side(sign: float, pushes: bool) -> None:
+    value = torch.full((1, 1), -0.01, requires_grad=True)
+    jet = Jet(value, lambda: torch.ones(1, 1, 3), lambda: torch.zeros(1, 1))
+    c.heat(15.0)({"sign": torch.tensor([sign])}, jet).sum().backward()
+    assert value.grad is not None
+    assert bool(value.grad) is pushes
 
 
 def test_a_gradient_of_zero_has_a_finite_slope() -> None:

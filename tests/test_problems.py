@@ -5,7 +5,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.fit import constraint_terms
 from sdfrecon.geometry import PointCloud
-from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, sign_and_reach, surface
+from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface
 from sdfrecon.siren import Siren, SirenConfig
 
 RNG = np.random.default_rng(0)
@@ -22,6 +22,18 @@ def test_signs_and_reach_of_a_ball_are_right() -> None:
     assert torch.equal(known["sign"][clear], distance.sign()[clear])
     assert (known["reach"] >= distance.abs() - 1e-4).all()
     assert (known["reach"] <= distance.abs() + 0.06).all()
+
+
+def test_where_the_surface_was_not_seen_the_side_is_unsure() -> None:
+    upper = BALL.select(BALL.points[:, 2] > 0)
+    points = torch.tensor(RNG.uniform(-1, 1, (5000, 3)), dtype=torch.float32)
+    distance = points.norm(dim=1) - 0.6
+    sign = sign_and_reach(points, upper, cKDTree(upper.points), SURE)["sign"]
+    under = (points[:, 2] > 0.05) & (distance.abs() > 0.15)
+    beyond = (points[:, 2] < 0) & (distance > 0.1)
+    assert torch.equal(sign[under], distance.sign()[under])
+    assert (sign[beyond] >= 0).all()
+    assert (sign_and_reach(points[beyond], upper, cKDTree(upper.points))["sign"] < 0).any()
 
 
 def test_every_sample_of_the_surface_problem_is_in_the_cube_with_what_is_known_of_it() -> None:
