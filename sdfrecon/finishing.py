@@ -14,6 +14,8 @@ LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
+WORTH_SAYING = 0.005
+"""A share of the surface that is worth a line where holes were closed."""
 
 
 def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Mesh, list[str]]:
@@ -40,6 +42,11 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
             notes.append(f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point")
+        elif share > WORTH_SAYING:
+            notes.append(
+                f"holes: {share:.1%} of the surface is a guess, farther than {limit:.4g} from any point: "
+                f"--trim {limit:.4g} cuts it"
+            )
     if trim:
         mesh = mesh.keep_faces(kept & ~far)
         if not len(mesh.faces):
