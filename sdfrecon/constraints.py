@@ -99,7 +99,7 @@ def heat(absorption: float) -> Residual:
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
         f, sign = jet.value[:, 0], known["sign"]
-        size = torch.where(sign == 0, f.abs(), F.relu(sign * f))
+        size = f.abs() * (sign * f >= 0)
         return 0.5 * torch.exp(-2 * absorption * size) * (jet.gradient[:, 0].square().sum(-1) + 1)
 
     return residual

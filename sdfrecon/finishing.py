@@ -19,7 +19,9 @@ WORTH_SAYING = 0.005
 
 
 def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Mesh, list[str]]:
-    """The mesh without what the scan does not support, with the scan's colours, and a line for each thing removed.
+    """The mesh without what the scan does not support, with the scan's colours, and notes for the user.
+
+    A note says what was removed, or how much of the surface is a guess.
 
     trim: cut what lies farther than this from all points (world units; 0 cuts nothing). None decides by the data:
     a surface that the scan covers but for holes stays closed; one with a large part far from any point is open,

@@ -90,9 +90,9 @@ def fit(
     """Trains `field` in place on samples from `generator` and returns it.
 
     checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
-    on the CPU, ends with the same bytes as one that was never stopped. watch: called every WATCHED steps and at the
-    end. tell: called with a line where it goes on from a checkpoint, and where the loss exploded: the fit goes back to
-    its last good state then, and on with half the step.
+    on the CPU and in the same precision, ends with the same bytes as one that was never stopped. watch: called every
+    WATCHED steps and at the end. tell: called with a line where it goes on from a checkpoint, and where the loss
+    exploded: the fit goes back to its last good state then, and on with half the step.
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """

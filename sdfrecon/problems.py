@@ -20,8 +20,9 @@ from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, near_points, u
 NEIGHBOURS = 8
 FEW = 20_000
 SURE = 0.7
-"""Mean |cos| between the nearest normals and the ways from them from which on their side is believed in the box: of a
-surface that was seen, the nearest point lies straight below; where none was, it is at the rim, to one side."""
+"""Size of the mean cosine between the nearest normals and the ways from them, from which on their side is believed in
+the box: of a surface that was seen, the nearest points lie straight below; where none was, at the rim, to one side. Off
+corners and closer than the spacing it is smaller, too: there the samples beside the scan tell."""
 RIM_WEIGHT = 3.0
 """What the values around a guided part weigh: all that is harmonic in it hangs on them."""
 GUIDED = 0.01
@@ -197,9 +198,10 @@ def image(
 def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree, sure: float = 0.0) -> dict[str, Tensor]:
     """What the nearest oriented samples say of points (n, 3): the side they are on, and how far the surface can be.
 
-    sign: (n,) +1 outside, -1 inside: the sign of the inverse-distance mean of the signed distances to the tangent
-    planes of the 8 nearest samples (after Hoppe et al. 1992, section 3.4); 0 where that mean, of cosines, is less than
-    `sure`. reach: (n,) distance to the nearest sample, unit.
+    sign: (n,) +1 outside, -1 inside: the sign of the mean cosine between the normals of the 8 nearest samples and the
+    ways from them, which is that of the inverse-distance mean of the signed distances to their tangent planes (after
+    Hoppe et al. 1992, section 3.4); 0 where it is smaller than `sure` in size. reach: (n,) distance to the nearest
+    sample, unit.
     """
     query = points.double().cpu().numpy()
     distance, index = tree.query(query, k=range(1, min(NEIGHBOURS, len(cloud)) + 1), workers=-1)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from sdfrecon.jet import Jet
 
-# MKL chooses its sine and cosine at the first call; two threads that call at once may then get two, and a fit another
-# end than with the same seed before. So one thread calls first.
+# MKL chooses its sine and cosine at their first call. Threads that make it at once may get different ones, and the same
+# seed then another mesh: so one thread makes it here.
 torch.zeros(1).sin().cos()
+torch.zeros(1, dtype=torch.float64).sin().cos()
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,15 @@ def test_where_the_surface_was_not_seen_the_side_is_unsure() -> None:
     points = torch.tensor(RNG.uniform(-1, 1, (5000, 3)), dtype=torch.float32)
     distance = points.norm(dim=1) - 0.6
     sign = sign_and_reach(points, upper, cKDTree(upper.points), SURE)["sign"]
-    under = (points[:, 2] > 0.05) & (distance.abs() > 0.15)
-    beyond = (points[:, 2] < 0) & (distance > 0.1)
-    assert torch.equal(sign[under], distance.sign()[under])
-    assert (sign[beyond] >= 0).all()
-    assert (sign_and_reach(points[beyond], upper, cKDTree(upper.points))["sign"] < 0).any()
+    seen = (points[:, 2] > 0.05) & (distance.abs() > 0.15)
+    unseen = (points[:, 2] < 0) & (distance > 0.1)
+    assert torch.equal(sign[seen], distance.sign()[seen])
+    assert (sign[unseen] >= 0).all()
+    assert (sign_and_reach(points[unseen], upper, cKDTree(upper.points))["sign"] < 0).any()
+    problem = surface(upper, SurfaceConfig(pool=1000), torch.Generator().manual_seed(0))
+    drawn = {name: problem.domains[name].sample(torch.Generator().manual_seed(0))[1] for name in ("box", "near")}
+    assert (drawn["box"]["sign"] == 0).any()
+    assert (drawn["near"]["sign"] != 0).all()
 
 
 def test_every_sample_of_the_surface_problem_is_in_the_cube_with_what_is_known_of_it() -> None:
