@@ -259,21 +259,21 @@ def ratios(rows: list[Row]) -> None:
     kinds = list(dict.fromkeys(str(r["scan"]) for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms |\n|{' --- |' * (len(kinds) + 4)}")
     for method in [m for m in (*OURS, "paper", "paper_x10") if any(r["method"] == m for r in rows)]:
-        ratio_line(method, rows, kinds, (method,))
+        ratio_line(method, rows, kinds)
         if any(r["method"] == f"{method}_trimmed" for r in rows):
-            ratio_line(f"{method}, or trimmed", rows, kinds, (method, f"{method}_trimmed"))
+            ratio_line(method, rows, kinds, or_trimmed=True)
 
 
-def ratio_line(label: str, rows: list[Row], kinds: list[str], ours: tuple[str, ...]) -> None:
-    """A line of that table: of the methods `ours` the one with the least Chamfer distance in each case."""
+def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool = False) -> None:
+    """A line of that table; or_trimmed: of the cases that were trimmed, too, with the mesh that is the better."""
     by_scan: dict[str, list[Floats]] = {kind: [] for kind in kinds}
-    times, phantoms, method = [], 0, ours[0]
-    for row in [r for r in rows if r["method"] == method]:
+    times, phantoms = [], 0
+    for row in [r for r in rows if r["method"] == f"{method}{'_trimmed' * or_trimmed}"]:
         same = [r for r in rows if all(r[k] == row[k] for k in ("shape", "scan", "seed"))]
-        mine = min((trio(r) for r in same if r["method"] in ours), key=lambda figures: figures[0])
-        rivals = [trio(r) for r in same if str(r["method"]).startswith(("poisson", "meshlab"))]
+        mine = closest([r for r in same if r["method"] in (method, row["method"])])
+        rivals = [r for r in same if str(r["method"]).startswith(("poisson", "meshlab"))]
         if rivals:
-            best = min(rivals, key=lambda figures: figures[0])
+            best = closest(rivals)
             by_scan[str(row["scan"])].append(mine / best)
             phantoms += bool(mine[1] > 0.05 and best[1] < mine[1] / 2)
         times += [float(str(row["seconds"])) / float(str(r["seconds"])) for r in same if r["method"] == "poisson9"]
@@ -281,7 +281,15 @@ def ratio_line(label: str, rows: list[Row], kinds: list[str], ours: tuple[str, .
     target = f" ({slashed(TARGETS[method])})" if method in TARGETS else ""
     on_clean = f" ({slashed(ON_CLEAN[method])})" if method in TARGETS else ""
     cells = [slashed(by_scan[kind]) + on_clean * (kind == "clean") for kind in kinds]
-    print(f"| {label} | {' | '.join(cells)} | {slashed(hard)}{target} | {np.mean(times or np.nan):.1f} | {phantoms} |")
+    print(
+        f"| {method}{', or trimmed' * or_trimmed} | {' | '.join(cells)} | {slashed(hard)}{target} "
+        f"| {np.mean(times or np.nan):.1f} | {phantoms} |"
+    )
+
+
+def closest(rows: list[Row]) -> Floats:
+    """The `trio` of the least Chamfer distance."""
+    return min(map(trio, rows), key=lambda figures: figures[0])
 
 
 def slashed(ratios: Iterable[object]) -> str:
