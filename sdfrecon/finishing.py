@@ -32,15 +32,12 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     if not kept.all():
         pieces = len(np.unique(mesh.components()[~kept]))
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
+    mesh = mesh.keep_faces(kept)
 
     limit = open_distance(cloud, tree) if trim is None else trim
-    far = np.zeros(len(mesh.faces), bool)
-    if limit:
-        away, _ = tree.query(mesh.vertices, distance_upper_bound=limit, workers=-1)
-        far = ~np.isfinite(away)[mesh.faces].all(axis=1)
+    near = trimmed(mesh, tree, limit) if limit else mesh
     if trim is None:
-        areas = mesh.areas
-        share = areas[kept & far].sum() / areas[kept].sum()
+        share = 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
             notes.append(f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point")
@@ -50,14 +47,17 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
                 f"--trim {limit:.4g} cuts it"
             )
     if trim:
-        mesh = mesh.keep_faces(kept & ~far)
-        if not len(mesh.faces):
+        if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
-        crumbs = _small(mesh, np.pi * trim**2)
-        mesh = mesh if crumbs.all() else mesh.keep_faces(~crumbs)
-    else:
-        mesh = mesh.keep_faces(kept)
+        crumbs = _small(near, np.pi * trim**2)
+        mesh = near if crumbs.all() else near.keep_faces(~crumbs)
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
+
+
+def trimmed(mesh: Mesh, tree: cKDTree, limit: float) -> Mesh:
+    """The part within `limit` of the points in the tree, cut across the triangles so that its rim is smooth."""
+    away, _ = tree.query(mesh.vertices, distance_upper_bound=2 * limit, workers=-1)
+    return mesh.clipped(np.minimum(away, 2 * limit) - limit)
 
 
 def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
@@ -73,7 +73,7 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
     """How far from all points (world units) an open scan's surface may still go: a few times their usual spacing."""
     picked = cloud.points[:: max(1, len(cloud) // 20_000)]
     spacing = tree.query(picked, k=[7], workers=-1)[0]
-    return max(3 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
+    return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 
 def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:

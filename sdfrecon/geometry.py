@@ -150,6 +150,46 @@ class Mesh:
             colors=None if self.colors is None else self.colors[used],
         )
 
+    def clipped(self, value: Floats) -> Mesh:
+        """The part where `value` (v,), linear between the vertices, is at most 0: triangles across that line are cut.
+
+        What new vertices have is interpolated; none is nearer to a vertex than a 20th of the edge, so that no triangle
+        degenerates. What is cut at an edge is cut there in both of its triangles.
+        """
+        out = value > 0
+        count = out[self.faces].sum(axis=1)
+        one, two = self.faces[count == 1], self.faces[count == 2]
+        one, two = _turned(one, out[one]), _turned(two, ~out[two])
+        v = len(self.vertices)
+        crossing = np.concatenate([one[:, [1, 0]], one[:, [2, 0]], two[:, [0, 1]], two[:, [0, 2]]])
+        edges, new = np.unique(crossing @ [v, 1], return_inverse=True)
+        kept, cut = np.divmod(edges, v)
+        first, second, third, fourth = np.split(v + new, np.cumsum([len(one), len(one), len(two)]))
+        faces = [
+            self.faces[count == 0],
+            np.stack([first, one[:, 1], one[:, 2]], axis=1),
+            np.stack([first, one[:, 2], second], axis=1),
+            np.stack([two[:, 0], third, fourth], axis=1),
+        ]
+        share = np.clip(value[kept] / (value[kept] - value[cut]), 0.05, 0.95)[:, None]
+
+        def extended(known: NDArray) -> Floats:
+            return np.concatenate([known, (1 - share) * known[kept] + share * known[cut]])
+
+        normals = None if self.normals is None else extended(self.normals)
+        longer = Mesh(
+            extended(self.vertices),
+            np.concatenate(faces),
+            None if normals is None else normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
+            None if self.colors is None else np.rint(extended(self.colors)).astype(np.uint8),
+        )
+        return longer.keep_faces(np.ones(len(longer.faces), bool))
+
+
+def _turned(faces: NDArray[np.int64], odd: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Faces (n, 3), each turned so that the one corner that is `odd` (n, 3) comes first."""
+    return np.take_along_axis(faces, (odd.argmax(axis=1)[:, None] + np.arange(3)) % 3, axis=1)
+
 
 def _diagonal(points: Floats) -> float:
     return float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0

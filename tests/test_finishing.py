@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 from test_meshing import Ball
 
 from sdfrecon.console import pieces
@@ -7,7 +8,7 @@ from sdfrecon.finishing import finish
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 
-WHOLE = extract_mesh(Ball(), 48)
+WHOLE, CELL = extract_mesh(Ball(), 48), 2 / 48
 
 
 def seen(share: float, count: int = 4000) -> PointCloud:
@@ -53,6 +54,12 @@ def test_an_open_scan_is_cut_where_its_data_end() -> None:
     assert not mesh.is_watertight
     assert -0.62 < mesh.vertices[:, 2].min() < -0.59
     assert 0 < mesh.vertices[:, 2].max() < 0.12
+    edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    rim = edges[count == 1]
+    away, _ = cKDTree(seen(0.5).points).query(mesh.vertices[np.unique(rim)])
+    limit = float(notes[0].split()[-4])
+    np.testing.assert_allclose(away, limit, atol=0.25 * CELL)
 
 
 @pytest.mark.parametrize(("center", "radius"), [((0.85, 0, 0.0), 0.1), ((0, 0, 0.0), 0.2), ((0, 0.55, 0.0), 0.02)])

@@ -56,6 +56,32 @@ def test_components_are_what_shares_vertices_and_can_be_kept_alone() -> None:
     np.testing.assert_array_equal(second.colors, np.arange(12, 24).reshape(4, 3))
 
 
+@pytest.mark.parametrize("direction", [(1, 0, 0), (1, 2, 3), (-3, 1, -0.5)])
+def test_what_is_clipped_along_a_plane_ends_on_it_and_makes_the_whole_with_the_rest(direction: tuple) -> None:
+    vertices = TETRAHEDRON.vertices
+    colors = np.rint(200 * vertices).astype(np.uint8)
+    mesh = Mesh(vertices, TETRAHEDRON.faces, normals=np.tile([0.0, 0, 1], (4, 1)), colors=colors)
+    height = vertices @ direction
+    height = height - height.mean()
+    below, above = mesh.clipped(height), mesh.clipped(-height)
+    assert below.areas.sum() + above.areas.sum() == pytest.approx(mesh.areas.sum())
+    for part, side in ((below, -1), (above, 1)):
+        reached = side * (part.vertices @ direction - (vertices @ direction).mean())
+        assert reached.min() == pytest.approx(0, abs=1e-12)
+        assert not part.is_watertight
+        assert (part.areas > 0).all()
+        np.testing.assert_allclose(part.colors, 200 * part.vertices, atol=0.51)
+        np.testing.assert_array_equal(part.normals, np.tile([0.0, 0, 1], (len(part.vertices), 1)))
+        outward = {tuple(np.round(n / np.linalg.norm(n), 9)) for n in mesh.face_normals}
+        assert {tuple(np.round(n / np.linalg.norm(n), 9)) for n in part.face_normals} <= outward
+
+
+def test_what_is_clipped_at_no_face_or_at_all_is_the_mesh_or_nothing() -> None:
+    assert TETRAHEDRON.clipped(np.full(4, -1.0)).is_watertight
+    assert TETRAHEDRON.clipped(np.zeros(4)).is_watertight
+    assert len(TETRAHEDRON.clipped(np.ones(4)).vertices) == 0
+
+
 def test_selecting_points_takes_their_normals_and_colours() -> None:
     cloud = PointCloud(np.eye(3), -np.eye(3), np.eye(3, dtype=int) * 255).select(np.array([2, 0]))
     np.testing.assert_array_equal(cloud.points, np.eye(3)[[2, 0]])
