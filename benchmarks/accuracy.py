@@ -52,8 +52,8 @@ class Args:
     seeds: tuple[int, ...] = (10,)
     """Of the scans' random draws and our own."""
     methods: tuple[str, ...] = (*RIVALS, *OURS, "paper", "paper_x10")
-    """Which methods. PRESET:STEPS is a preset of so many steps; paper and paper_x10 are the SIREN paper's recipe for
-    as long as draft took, and ten times that."""
+    """Which methods. PRESET:STEPS or PRESET:STEPS:CELLS is a preset of so many steps, meshed over so many cells; paper
+    and paper_x10 are the SIREN paper's recipe for as long as draft took, and ten times that."""
     quick: bool = False
     """Three shapes, two scans, Poisson at depth 8 and 9 and draft: about five minutes on two cores."""
     samples: int = 100_000
@@ -148,9 +148,10 @@ def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:
-    """--steps: those the method names or, for the paper's, as many as take (ten times) as long as `draft` took here."""
-    if ":" in method:
-        return ["--steps", method.partition(":")[2]]
+    """--steps: those the method names, or as many of the paper's as take (ten times) as long as `draft` took here."""
+    _, *counts = method.split(":")
+    if counts:
+        return [word for pair in zip(("--steps", "--resolution"), counts, strict=False) for word in pair]
     if not method.startswith("paper"):
         return []
     draft = results.find(shape, scan, seed, "draft")
