@@ -59,7 +59,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
     around = neighbours(cloud)
     lost = strays(around)
-    keep(~lost, "they stand alone, off the surface of their neighbours")
+    keep(~lost, "they are no part of the surface that their neighbours show")
     if (seam := at_a_seam(neighbours(cloud) if lost.any() else around)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
@@ -102,16 +102,19 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
 
 
 def strays(around: Neighbours) -> NDArray[np.bool_]:
-    """(n,) true for outliers: points alone in space that are no part of the surface that their neighbours show.
+    """(n,) true for outliers: points that are no part of the surface that their neighbours show.
 
-    Alone: the eighth neighbour is more than twice as far as is usual in this cloud. No part of the surface: over the
+    Alone in space, where the eighth neighbour is more than twice as far as is usual in this cloud: over the
     neighbours, the mean cosine between the normals less the mean sine of the angle to the neighbour's tangent plane
     is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
-    A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays.
+    A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays. Elsewhere: no neighbour
+    has a normal within 70 degrees of its own, as some do beside a sharp edge and even on a wall of no thickness.
     """
     distance, cosine, rise = around
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])
-    return alone & (cosine.mean(axis=1) - rise.mean(axis=1) < 0.25)
+    apart = cosine.mean(axis=1) - rise.mean(axis=1) < 0.25
+    contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
+    return alone & apart | contradicted
 
 
 def at_a_seam(around: Neighbours) -> int:

@@ -59,7 +59,7 @@ class SurfaceConfig:
     """Weight of passing through the points, at first."""
     final_zero_level: float = 15000.0
     """Weight of passing through the points, at last."""
-    normal: float = 1000.0
+    normal: float = 2000.0
     """Weight of the normals."""
     eikonal: float = 15.0
     """Weight, in each domain, of growing by one for each unit walked."""

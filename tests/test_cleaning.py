@@ -51,7 +51,7 @@ def test_flipped_normals_are_counted() -> None:
     half = np.where(cloud.points[:, :1] > 0, -1, 1)
     mixed = np.where(np.random.default_rng(1).random((2000, 1)) < 0.2, -1, 1)
     for flip in (cap, half, mixed):
-        (note,) = clean(PointCloud(cloud.points, cloud.normals * flip))[1]
+        *_, note = clean(PointCloud(cloud.points, cloud.normals * flip))[1]
         assert "normals are opposite to their neighbours' on the same surface" in note
         assert "--estimate-normals" in note
     assert clean(PointCloud(cloud.points, -cloud.normals))[1] == []  # a room is seen from within
@@ -121,4 +121,25 @@ def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     assert lost[len(shell) :].mean() > 0.85
     cleaned, notes = clean(cloud)
     assert len(cleaned) == (~lost).sum()
-    assert notes[0].startswith(f"dropped {lost.sum()} of {len(cloud):,} points: they stand alone")
+    assert notes[0].startswith(f"dropped {lost.sum()} of {len(cloud):,} points: they are no part of the surface")
+
+
+@pytest.mark.parametrize("thickness", [2.0, 0.01])
+def test_a_point_whose_normal_contradicts_its_neighbours_goes_and_edges_and_thin_walls_stay(thickness: float) -> None:
+    rng = np.random.default_rng(4)
+    side = np.concatenate([rng.uniform(-1, 1, (3000, 2)), np.zeros((3000, 1))], axis=1)
+    axes = (0, 1, 2) if thickness == 2 else (2,)  # a cube, or two planes that are closer than the points
+    ways = [np.roll([0, 0, sign], axis + 1) for axis in axes for sign in (-1.0, 1.0)]
+    points = np.concatenate([np.roll(side, np.abs(way).argmax() + 1, axis=1) + thickness / 2 * way for way in ways])
+    normals = np.repeat(ways, 3000, axis=0)
+    assert strays(neighbours(PointCloud(points, normals))).mean() < 5e-3
+    wrong = rng.choice(len(points), 100, replace=False)
+    right = normals[wrong].copy()
+    normals[wrong] = rng.normal(size=(100, 3))
+    normals[wrong] /= np.linalg.norm(normals[wrong], axis=1, keepdims=True)
+    lost = strays(neighbours(PointCloud(points, normals)))
+    cosine = (normals[wrong] * right).sum(axis=1)
+    across = np.abs(cosine) < 0.3 if thickness < 2 else cosine < 0.3
+    assert lost[wrong][across].mean() > 0.6
+    assert not lost[wrong][cosine > 0.5].any()
+    assert np.delete(lost, wrong).mean() < 5e-3
