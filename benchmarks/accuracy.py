@@ -332,8 +332,7 @@ def plot(rows: list[Row]) -> None:
             if points:
                 panel.semilogx(*zip(*points, strict=True), style, color=color, label=label)
         panel.set(title=kind, xlabel="seconds, file to file", ylabel="Chamfer, 1e-3 of the diagonal")
-        panel.margins(y=0.15)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.15 * panel.dataLim.y1)
         panel.set_xticks([2, 5, 10, 20, 50, 100, 200, 500], minor=False)
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_locator(NullLocator())
