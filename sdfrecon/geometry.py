@@ -157,6 +157,8 @@ class Mesh:
         degenerates. What is cut at an edge is cut there in both of its triangles.
         """
         out = value > 0
+        if not out.any():
+            return self
         count = out[self.faces].sum(axis=1)
         one, two = self.faces[count == 1], self.faces[count == 2]
         one, two = _turned(one, out[one]), _turned(two, ~out[two])
