@@ -8,7 +8,7 @@ from machine import SHARED
 from torch import Tensor
 
 from sdfrecon.files import read_mesh
-from sdfrecon.geometry import Floats, Mesh, PointCloud
+from sdfrecon.geometry import Floats, Mesh, PointCloud, unit_vectors
 from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.metrics import first_hits, nearest, sample_surface
@@ -47,7 +47,7 @@ def caster(mesh: Mesh) -> Cast:
         face, weights = first_hits(mesh, origins, directions)
         hits = np.einsum("nk,nkd->nd", weights, mesh.vertices[mesh.faces[face]])
         distance = np.where(face >= 0, np.linalg.norm(hits - origins, axis=1), np.inf)
-        normals = _unit(mesh.face_normals[face])
+        normals = unit_vectors(mesh.face_normals[face])
         return distance, normals * -np.sign((normals * directions).sum(axis=1, keepdims=True))
 
     return cast
@@ -66,7 +66,7 @@ def scan(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
 def noisy(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     """50,000 points moved by noise of 0.5% of the diagonal along the normal, and the normals turned by 10 degrees."""
     points, normals = sample_surface(mesh, 50_000, rng)
-    sideways = _unit(np.cross(normals, rng.normal(size=normals.shape)))
+    sideways = unit_vectors(np.cross(normals, rng.normal(size=normals.shape)))
     turned = np.cos(np.radians(10)) * normals + np.sin(np.radians(10)) * sideways
     return PointCloud(points + rng.normal(0, 0.005 * mesh.diagonal, (len(points), 1)) * normals, turned)
 
@@ -104,7 +104,7 @@ def outliers(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     cloud, (low, high) = scan(mesh, rng), _box(mesh)
     assert cloud.normals is not None
     count = len(cloud) // 20
-    strays = rng.uniform(low, high, (count, 3)), _unit(rng.normal(size=(count, 3)))
+    strays = rng.uniform(low, high, (count, 3)), unit_vectors(rng.normal(size=(count, 3)))
     return PointCloud(np.concatenate([cloud.points, strays[0]]), np.concatenate([cloud.normals, strays[1]]))
 
 
@@ -114,12 +114,12 @@ def misaligned(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     points, normals = [], []
     for image in Scanner().images(caster(mesh), low, high, rng):
         assert image.normals is not None
-        axis, shift = _unit(rng.normal(size=(2, 3)))
+        axis, shift = unit_vectors(rng.normal(size=(2, 3)))
         k = np.cross(np.eye(3), axis) * np.radians(0.3)
         turn = np.eye(3) + k + k @ k / 2  # a rotation up to the third power of so small an angle
         center = (low + high) / 2
         points.append((image.points - center) @ turn + center + 0.003 * mesh.diagonal * shift)
-        normals.append(_unit(image.normals @ turn))
+        normals.append(unit_vectors(image.normals @ turn))
     return PointCloud(np.concatenate(points), np.concatenate(normals))
 
 
@@ -130,7 +130,3 @@ SCANS: dict[str, Callable[[Mesh, np.random.Generator], PointCloud]] = {
 
 def _box(mesh: Mesh) -> tuple[Floats, Floats]:
     return mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
-
-
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)

@@ -19,6 +19,11 @@ def finite(rows: NDArray) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(rows).all(axis=1))
 
 
+def unit_vectors(vectors: Floats) -> Floats:
+    """Vectors (n, 3), each of length one; zeros stay."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+
+
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     if np.iscomplexobj(values):
         raise InputError(f"{name} must be real numbers; got complex ones")
@@ -178,11 +183,10 @@ class Mesh:
         def extended(known: NDArray) -> Floats:
             return np.concatenate([known, (1 - share) * known[kept] + share * known[cut]])
 
-        normals = None if self.normals is None else extended(self.normals)
         longer = Mesh(
             extended(self.vertices),
             np.concatenate(faces),
-            None if normals is None else normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12),
+            None if self.normals is None else unit_vectors(extended(self.normals)),
             None if self.colors is None else np.rint(extended(self.colors)).astype(np.uint8),
         )
         return longer.keep_faces(np.ones(len(longer.faces), bool))

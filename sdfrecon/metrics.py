@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.files import open3d
-from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite, unit_vectors
 
 
 @dataclass(frozen=True)
@@ -87,19 +87,19 @@ def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Fl
     root, other = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
     a, b, c = (mesh.vertices[mesh.faces[face, i]] for i in range(3))
     normals = mesh.face_normals[face]
-    return (1 - root) * a + root * (1 - other) * b + root * other * c, _unit(normals)
+    return (1 - root) * a + root * (1 - other) * b + root * other * c, unit_vectors(normals)
 
 
 def nearest(points: Floats, target: Mesh | PointCloud) -> tuple[Floats, Floats | None]:
     """(n,) exact distances from points (n, 3) to a mesh's triangles or a cloud's points, and (n, 3) normals there."""
     if isinstance(target, PointCloud):
         distance, index = cKDTree(target.points).query(points, workers=-1)
-        return distance, None if target.normals is None else _unit(target.normals[index])
+        return distance, None if target.normals is None else unit_vectors(target.normals[index])
     # Embree works in single precision: around the mesh's centre and in its size, its errors are far below a sample's.
     center, scale = target.vertices.mean(axis=0), target.diagonal
     hit = _scene(target, center, scale).compute_closest_points(((points - center) / scale).astype(np.float32))
     gap = (points - center) / scale - hit["points"].numpy()
-    return np.linalg.norm(gap, axis=1) * scale, _unit(
+    return np.linalg.norm(gap, axis=1) * scale, unit_vectors(
         np.nan_to_num(hit["primitive_normals"].numpy().astype(np.float64))
     )
 
@@ -122,7 +122,3 @@ def _scene(mesh: Mesh, center: Floats, scale: float) -> Any:
     vertices = ((mesh.vertices - center) / scale).astype(np.float32)
     scene.add_triangles(vertices, mesh.faces.astype(np.uint32))
     return scene
-
-
-def _unit(vectors: Floats) -> Floats:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon.geometry import Floats, Mesh
+from sdfrecon.geometry import Floats, Mesh, unit_vectors
 from sdfrecon.metrics import first_hits
 
 
@@ -30,8 +30,7 @@ def render(
     hit = face >= 0
     corners = mesh.faces[face[hit]]
     flat = mesh.face_normals[face[hit]]
-    normals = flat if mesh.normals is None else _interpolate(mesh.normals, corners, weights[hit])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    normals = unit_vectors(flat if mesh.normals is None else _interpolate(mesh.normals, corners, weights[hit]))
     light = np.asarray(-look + 0.4 * top - 0.3 * right)
     brightness = 0.25 + 0.75 * np.clip(normals @ (light / np.linalg.norm(light)), 0, 1)
     paint = np.full((len(corners), 3), 205.0)
