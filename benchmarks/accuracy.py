@@ -148,7 +148,7 @@ def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:
-    """--steps: those the method names, or as many of the paper's as take (ten times) as long as `draft` took here."""
+    """--steps and --resolution that the method names, or the paper's steps that take (ten times) `draft`'s time here."""
     _, *counts = method.split(":")
     if counts:
         return [word for pair in zip(("--steps", "--resolution"), counts, strict=False) for word in pair]

@@ -71,7 +71,7 @@ WAVE = 10.5
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
-"""Points from which on more than two hidden layers pay, and heavy normals: fewer hold outliers worse against them."""
+"""Points from which on more than two hidden layers pay, and heavier normals: with few they cost a little."""
 LEAST_BATCH = 256
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
