@@ -148,7 +148,7 @@ def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:
-    """--steps and --resolution that the method names, or the paper's steps that take (ten times) `draft`'s time here."""
+    """--steps and --resolution that the method names, or the paper's steps for (ten times) the time of `draft` here."""
     _, *counts = method.split(":")
     if counts:
         return [word for pair in zip(("--steps", "--resolution"), counts, strict=False) for word in pair]
