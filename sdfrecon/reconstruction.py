@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
@@ -22,6 +21,7 @@ from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.noise import spacing_and_noise
 from sdfrecon.problems import NEIGHBOURS, Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.siren import Siren, SirenConfig
@@ -68,6 +68,8 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
+CALM = 0.14
+"""Noise, in distances to the eighth neighbour, from which on the points weigh less: the surface runs between them."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -154,14 +156,21 @@ def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Ge
 
 
 def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
-    """The configuration for a scan: `sized`, and with a first layer as fine as the points: they do not tell more."""
+    """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
+
+    Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
+    the noise: a surface through all of them would be the noise.
+    """
     config = sized(config, len(unit))
-    if config.dense_omega_0 is None:
-        return config
-    some = unit.points[:: max(1, len(unit) // 10_000)]
-    spacing = float(np.median(cKDTree(unit.points).query(some, k=[NEIGHBOURS + 1], workers=-1)[0]))
-    omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
-    return replace(config, siren=replace(config.siren, first_omega_0=max(config.siren.first_omega_0, omega)))
+    spacing, noise = spacing_and_noise(unit, NEIGHBOURS)
+    siren, weights = config.siren, config.surface
+    if config.dense_omega_0 is not None:
+        omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
+        siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
+    if weights is not None and noise > CALM * spacing:
+        weight = weights.final_zero_level * (CALM * spacing / noise) ** 2
+        weights = replace(weights, final_zero_level=max(weights.zero_level, weight))
+    return replace(config, siren=siren, surface=weights)
 
 
 def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
