@@ -24,7 +24,8 @@ generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manu
 cloud, _ = clean(read_cloud(scan_path))
 
 # The similarity into the cube [-1, 1]^3, and what the signed distance must fulfil there: be zero on the points, with
-# their normals as its gradient; grow by one for each unit everywhere; have the right sign beside the surface.
+# their normals as its gradient; grow by one for each unit everywhere; have the right sign beside the surface. How fine
+# and how true to the points it may be is read off the points: their number, spacing and noise.
 frame = Frame.around(cloud)
 unit = frame.to_unit(cloud)
 config = suited(unit, PRESETS["draft"])

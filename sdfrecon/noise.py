@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, PointCloud
+from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 
 SOME = 10_000
 FITTED = 16
@@ -13,24 +13,31 @@ FITTED = 16
 
 
 def spacing_and_noise(cloud: PointCloud, neighbours: int) -> tuple[float, float]:
-    """Medians over some of the points, in their units: the distance to so many `neighbours` (below 16), and the noise.
+    """Medians over some points of an oriented cloud, in its units: the distance to so many `neighbours`, and the noise.
 
-    The noise is the standard deviation of 16 points from the quadric that fits them best: curvature is not noise. Of
-    what goes beyond the distance between the points it sees a part. Fewer than 16 points: infinite distance, no noise.
+    The noise is the standard deviation along the normal of 16 points from the quadric that fits them best: curvature is
+    not noise, and where they are of two sides of a thin sheet it is not asked for. Noise beyond the spacing is
+    underestimated. Fewer than 16 points have none; where there are not so many neighbours, the distance is infinite.
     """
+    assert cloud.normals is not None
+    some = slice(None, None, max(1, len(cloud) // SOME))
+    distance, index = cKDTree(cloud.points).query(cloud.points[some], k=range(1, FITTED + 1), workers=-1)
+    spacing = float(np.median(distance[:, neighbours]))
     if len(cloud) < FITTED:
-        return np.inf, 0.0
-    some = cloud.points[:: max(1, len(cloud) // SOME)]
-    distance, index = cKDTree(cloud.points).query(some, k=FITTED, workers=-1)
-    return float(np.median(distance[:, neighbours])), float(np.median(_deviation(cloud.points[index])))
+        return spacing, 0.0
+    normals = cloud.normals[some]
+    one_side = (np.einsum("nkd,nd->nk", cloud.normals[index], normals) > 0).all(axis=1)
+    if not one_side.any():
+        return spacing, 0.0
+    patches = cloud.points[index[one_side]] - cloud.points[some][one_side, None]
+    return spacing, float(np.median(_deviation(patches, normals[one_side])))
 
 
-def _deviation(patches: Floats) -> Floats:
-    """(n,): how far the points of patches (n, k, 3) are from z = a quadratic polynomial of x, y, along their normal."""
-    local = patches - patches.mean(axis=1, keepdims=True)
-    _, axes = np.linalg.eigh(local.transpose(0, 2, 1) @ local)  # ascending: the first is the normal
-    z, x, y = np.moveaxis(local @ axes, 2, 0)
-    basis, _ = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2))
-    rest = z - np.einsum("nkb,njb,nj->nk", basis, basis, z)
-    deviation: Floats = np.sqrt(np.square(rest).sum(axis=1) / (patches.shape[1] - 6))
-    return deviation
+def _deviation(patches: Floats, normals: Floats) -> Floats:
+    """(n,): how far the points of patches (n, k, 3) are from a quadric over the plane of their normals (n, 3)."""
+    least = np.eye(3)[np.argmin(np.abs(normals), axis=1)]
+    across = unit_vectors(np.cross(normals, least))
+    x, y, z = (np.einsum("nkd,nd->nk", patches, axis) for axis in (across, np.cross(normals, across), normals))
+    # The last diagonal entry of R is the length of what the columns before leave of the last one.
+    _, r = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, z], axis=2))
+    return np.abs(r[:, -1, -1]) / np.sqrt(patches.shape[1] - 6)

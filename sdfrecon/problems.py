@@ -58,7 +58,7 @@ class SurfaceConfig:
     zero_level: float = 1500.0
     """Weight of passing through the points, at first."""
     final_zero_level: float = 15000.0
-    """Weight of passing through the points, at last."""
+    """Weight of passing through the points, at last, where they are not noisy."""
     normal: float = 2000.0
     """Weight of the normals."""
     eikonal: float = 15.0

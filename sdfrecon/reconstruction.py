@@ -68,7 +68,7 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
-CALM = 0.14
+CALM = 0.16
 """Noise, in distances to the eighth neighbour, from which on the points weigh less: the surface runs between them."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
@@ -127,7 +127,10 @@ def reconstruct(
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
-    config = suited(unit, config)
+    config, asked = suited(unit, config), config
+    if config.surface and asked.surface and config.surface.final_zero_level < asked.surface.final_zero_level:
+        notes.append("noisy points: the surface passes between them rather than through each")
+        tell(notes[-1])
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, describe(cloud, config, name))
@@ -168,8 +171,8 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
         omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
         siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
     if weights is not None and noise > CALM * spacing:
-        weight = weights.final_zero_level * (CALM * spacing / noise) ** 2
-        weights = replace(weights, final_zero_level=max(weights.zero_level, weight))
+        weight = max(weights.zero_level, weights.final_zero_level * (CALM * spacing / noise) ** 2)
+        weights = replace(weights, final_zero_level=min(weights.final_zero_level, round(weight, 0)))
     return replace(config, siren=siren, surface=weights)
 
 
