@@ -31,13 +31,10 @@ def note(line: str) -> None:
 
 def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
-    from sdfrecon.files import check_place
+    from sdfrecon.files import check_place, check_there
 
     for path in inputs:
-        if not path.exists():
-            raise InputError(f"no such file: {path}: check the name")
-        if path.is_dir():
-            raise InputError(f"{path} is a directory: name a file")
+        check_there(path)
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path.resolve() in taken:

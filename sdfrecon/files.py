@@ -67,13 +67,18 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_there(path: Path) -> None:
+    """Raises InputError for a file that does not exist or is a directory."""
+    if path.is_dir():
+        raise InputError(f"expected a file; got the directory {path}: name a file in it")
+    if not path.exists():
+        raise InputError(f"no such file: {path}: check the name")
+
+
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
     """Turns whatever a parser stumbles over into one line."""
-    if path.is_dir():
-        raise InputError(f"expected a {what}; got the directory {path}: name a file in it")
-    if not path.exists():
-        raise InputError(f"no such file: {path}: check the name")
+    check_there(path)
     if not path.stat().st_size:
         raise InputError(f"{path} is empty: expected a {what}")
     try:

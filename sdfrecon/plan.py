@@ -20,9 +20,8 @@ A_POINT, A_SQUARE = 600, 1100
 
 @dataclass(frozen=True)
 class Plan:
-    """points: of the scan. spacing: between them, scan units. config: as suits them. memory: bytes at the peak."""
+    """spacing: between the points, scan units. config: as suits them. memory: bytes at the peak."""
 
-    points: int
     spacing: float
     config: ReconstructConfig
     device: torch.device
@@ -41,7 +40,7 @@ def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> 
     spacing = cKDTree(points).query(some, k=[2], workers=-1)[0] if len(points) > 1 else np.zeros(1)
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = now + A_POINT * len(cloud) + A_SQUARE * config.resolution**2
-    return Plan(len(cloud), float(np.median(spacing)), sized(config, len(cloud)), device, memory)
+    return Plan(float(np.median(spacing)), sized(config, len(cloud)), device, memory)
 
 
 def check_memory(plan: Plan, resolution: int, allowed: float | None) -> None:
