@@ -68,8 +68,9 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
-CALM = 0.16
-"""Noise, in distances to the eighth neighbour, from which on the points weigh less: the surface runs between them."""
+CALM, FOLLOWED = 0.16, 0.0025
+"""Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
+larger of the two on the points weigh less: the surface runs between them."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -170,8 +171,9 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if config.dense_omega_0 is not None:
         omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
         siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
-    if weights is not None and noise > CALM * spacing:
-        weight = max(weights.zero_level, weights.final_zero_level * (CALM * spacing / noise) ** 2)
+    calm = max(CALM * spacing, FOLLOWED)
+    if weights is not None and noise > calm:
+        weight = max(weights.zero_level, weights.final_zero_level * (calm / noise) ** 2)
         weights = replace(weights, final_zero_level=min(weights.final_zero_level, round(weight, 0)))
     return replace(config, siren=siren, surface=weights)
 

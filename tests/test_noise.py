@@ -84,6 +84,13 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
     )
 
 
+def test_noise_too_fine_to_follow_does_not_count() -> None:
+    dense = paraboloid(0.002, RNG.uniform(-1, 1, (200_000, 2)))
+    spacing, noise = spacing_and_noise(dense, 8)
+    assert noise > 0.18 * spacing, "more than would count if it were coarser"
+    assert final_weight(dense) == SurfaceConfig.final_zero_level
+
+
 def test_the_papers_recipe_knows_nothing_of_it() -> None:
     cloud = paraboloid(0.02)
     assert suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS["paper"]) == PRESETS["paper"]
