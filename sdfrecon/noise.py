@@ -8,21 +8,21 @@ from scipy.spatial import cKDTree
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 
 SOME = 10_000
-FITTED = 16
-"""Points, the nearest, to which a quadric is fitted."""
+EIGHTH, FITTED = 8, 16
+"""The neighbour whose distance is the spacing, and how many points, the nearest, a quadric is fitted to."""
 
 
-def spacing_and_noise(cloud: PointCloud, neighbours: int) -> tuple[float, float]:
-    """Medians over some points of an oriented cloud, in its units: the distance to so many `neighbours`, and the noise.
+def spacing_and_noise(cloud: PointCloud) -> tuple[float, float]:
+    """Medians over some points of an oriented cloud, in its units: the distance to the eighth neighbour, and the noise.
 
     The noise is the standard deviation along the normal of 16 points from the quadric that fits them best: curvature is
     not noise, and where they are of two sides of a thin sheet it is not asked for. Noise beyond the spacing is
-    underestimated. Fewer than 16 points have none; where there are not so many neighbours, the distance is infinite.
+    underestimated. Fewer than 16 points have none; where there are not eight neighbours, the distance is infinite.
     """
     assert cloud.normals is not None
     some = slice(None, None, max(1, len(cloud) // SOME))
     distance, index = cKDTree(cloud.points).query(cloud.points[some], k=range(1, FITTED + 1), workers=-1)
-    spacing = float(np.median(distance[:, neighbours]))
+    spacing = float(np.median(distance[:, EIGHTH]))
     if len(cloud) < FITTED:
         return spacing, 0.0
     normals = cloud.normals[some]

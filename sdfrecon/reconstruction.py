@@ -22,7 +22,7 @@ from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.noise import spacing_and_noise
-from sdfrecon.problems import NEIGHBOURS, Problem, SurfaceConfig, paper_surface, surface
+from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -121,17 +121,22 @@ def reconstruct(
     if not 0 <= config.seed < 1 << 63:
         raise InputError(f"the seed must be from 0 to 2^63 - 1; got {config.seed}")
     where = pick_device(device)
-    cloud, notes = clean(cloud)
-    for note in notes:
-        tell(note)
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        tell(line)
+
+    cloud, cleaning_notes = clean(cloud)
+    for line in cleaning_notes:
+        note(line)
 
     generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
     config, asked = suited(unit, config), config
     if config.surface and asked.surface and config.surface.final_zero_level < asked.surface.final_zero_level:
-        notes.append("noisy points: the surface passes between them rather than through each")
-        tell(notes[-1])
+        note("noisy points: the surface passes between them rather than through each")
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, describe(cloud, config, name))
@@ -147,12 +152,11 @@ def reconstruct(
     with run.in_use() if run else nullcontext():
         fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, tell)
         if (field.value(_CORNERS.to(where)) < 0).all():
-            notes.append("all around the scan is inside, as in a room; the normals of an object would be flipped")
-            tell(notes[-1])
+            note("all around the scan is inside, as in a room; the normals of an object would be flipped")
         mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
-    for note in finishing_notes:
-        tell(note)
-    return Reconstruction(mesh, field, cloud, notes + finishing_notes, losses)
+    for line in finishing_notes:
+        note(line)
+    return Reconstruction(mesh, field, cloud, notes, losses)
 
 
 def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:
@@ -166,7 +170,9 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     the noise: a surface through all of them would be the noise.
     """
     config = sized(config, len(unit))
-    spacing, noise = spacing_and_noise(unit, NEIGHBOURS)
+    if config.dense_omega_0 is None and config.surface is None:
+        return config
+    spacing, noise = spacing_and_noise(unit)
     siren, weights = config.siren, config.surface
     if config.dense_omega_0 is not None:
         omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)

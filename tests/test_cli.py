@@ -90,8 +90,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     for args, message in (
         ((bare, *output), "got none: pass --estimate-normals"),
         ((tmp_path / "nothing.ply", *output), "no such file"),
-        ((tmp_path, *output), "name a file in it"),
-        ((".",), "name a file in it"),
+        ((tmp_path, *output), f"got the directory {tmp_path}: name a file in it"),
+        ((".",), "got the directory .: name a file in it"),
         ((ring_and_ball, "--output", ""), "unknown ending"),
         ((tmp_path / "no" / "scan.ply",), "no such file"),
         ((ring_and_ball, *output, "--seed", str(1 << 64)), "the seed must be from 0"),

@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, PointCloud
+from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 from sdfrecon.noise import spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import PRESETS, ReconstructConfig, suited
 
-RNG = np.random.default_rng(3)
+
+def places(count: int, seed: int = 3) -> Floats:
+    """(count, 2) anywhere in the square [-1, 1]^2."""
+    return np.random.default_rng(seed).uniform(-1, 1, (count, 2))
 
 
 def paraboloid(noise: float, plane: Floats | None = None) -> PointCloud:
     """Points on z = x^2 + y^2 over 20,000 places of a square or those given, moved along the normal."""
-    plane = RNG.uniform(-1, 1, (20_000, 2)) if plane is None else plane
-    normals = np.column_stack([-2 * plane, np.ones(len(plane))])
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    plane = places(20_000) if plane is None else plane
+    normals = unit_vectors(np.column_stack([-2 * plane, np.ones(len(plane))]))
     points = np.column_stack([plane, np.square(plane).sum(axis=1)])
-    return PointCloud(points + RNG.normal(0, noise, (len(plane), 1)) * normals, normals)
+    return PointCloud(points + np.random.default_rng(4).normal(0, noise, (len(plane), 1)) * normals, normals)
 
 
 def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> float:
@@ -30,33 +32,34 @@ def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]
 
 
 def test_spacing_is_the_radius_that_holds_the_neighbours() -> None:
-    points = np.column_stack([RNG.uniform(0, 1, (20_000, 2)), np.zeros(20_000)])
-    spacing, noise = spacing_and_noise(PointCloud(points, np.tile([0.0, 0.0, 1.0], (20_000, 1))), 8)
-    assert spacing == pytest.approx(np.sqrt(8 / (np.pi * 20_000)), rel=0.05)
+    points = np.column_stack([places(20_000), np.zeros(20_000)])
+    spacing, noise = spacing_and_noise(PointCloud(points, np.tile([0.0, 0.0, 1.0], (20_000, 1))))
+    assert spacing == pytest.approx(np.sqrt(8 * 4 / (np.pi * 20_000)), rel=0.05)
     assert noise < 1e-12
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.003, 0.01])
 def test_noise_is_found_whatever_the_curvature(noise: float) -> None:
-    assert spacing_and_noise(paraboloid(noise), 8)[1] == pytest.approx(noise, rel=0.1)
+    assert spacing_and_noise(paraboloid(noise))[1] == pytest.approx(noise, rel=0.1)
 
 
 def test_what_is_clean_has_none() -> None:
-    spacing, noise = spacing_and_noise(paraboloid(0.0), 8)
+    spacing, noise = spacing_and_noise(paraboloid(0.0))
     assert noise < 0.01 * spacing
 
 
 def test_noise_is_found_on_scan_lines() -> None:
     # Three of the quadric's six terms need a width, which a line has not, and fit noise: 7 of 10 degrees are left.
-    lines = np.column_stack([RNG.uniform(-1, 1, 20_000), RNG.integers(-5, 5, 20_000) / 5])
-    assert spacing_and_noise(paraboloid(0.002, lines), 8)[1] == pytest.approx(0.7**0.5 * 0.002, rel=0.05)
+    along, across = places(20_000).T
+    lines = np.column_stack([along, np.floor(5 * across) / 5])
+    assert spacing_and_noise(paraboloid(0.002, lines))[1] == pytest.approx(0.7**0.5 * 0.002, rel=0.05)
 
 
 def test_a_thin_sheet_is_not_noisy() -> None:
-    top, bottom = paraboloid(0.0), paraboloid(0.0)
+    top, bottom = paraboloid(0.0), paraboloid(0.0, places(20_000, seed=5))
     assert top.normals is not None
     assert bottom.normals is not None
-    below = bottom.points - [0, 0, 0.5 * spacing_and_noise(top, 8)[0]]
+    below = bottom.points - [0, 0, 0.5 * spacing_and_noise(top)[0]]
     sheet = PointCloud(np.concatenate([top.points, below]), np.concatenate([top.normals, -bottom.normals]))
     assert final_weight(sheet) == SurfaceConfig.final_zero_level
 
@@ -64,13 +67,13 @@ def test_a_thin_sheet_is_not_noisy() -> None:
 def test_both_grow_with_the_units_and_stay_far_from_the_origin() -> None:
     cloud = paraboloid(0.01)
     moved = replace(cloud, points=1000 * cloud.points + [4.5e6, 5.5e6, 200.0])
-    np.testing.assert_allclose(spacing_and_noise(moved, 8), 1000 * np.array(spacing_and_noise(cloud, 8)), rtol=1e-5)
+    np.testing.assert_allclose(spacing_and_noise(moved), 1000 * np.array(spacing_and_noise(cloud)), rtol=1e-5)
 
 
 def test_few_points_have_no_noise() -> None:
-    few = paraboloid(0.1, RNG.uniform(-1, 1, (15, 2)))
-    assert spacing_and_noise(few, 8)[1] == 0.0
-    assert spacing_and_noise(few.select(np.arange(8)), 8) == (np.inf, 0.0)
+    few = paraboloid(0.1, places(15))
+    assert spacing_and_noise(few)[1] == 0.0
+    assert spacing_and_noise(few.select(np.arange(8))) == (np.inf, 0.0)
 
 
 def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
@@ -85,8 +88,8 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
 
 
 def test_noise_too_fine_to_follow_does_not_count() -> None:
-    dense = paraboloid(0.002, RNG.uniform(-1, 1, (200_000, 2)))
-    spacing, noise = spacing_and_noise(dense, 8)
+    dense = paraboloid(0.002, places(200_000))
+    spacing, noise = spacing_and_noise(dense)
     assert noise > 0.18 * spacing, "more than would count if it were coarser"
     assert final_weight(dense) == SurfaceConfig.final_zero_level
 
