@@ -104,6 +104,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     return replace(
         config,
         fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
+        dense_steps=config.dense_steps if command.steps is None else None,
         resolution=at_least(8, "--resolution", command.resolution, config.resolution),
         trim=command.trim,
         seed=command.seed,
@@ -174,10 +175,10 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
 
     where = pick_device(command.device)
     expected = plan(cloud, config, where)
-    net = expected.config.siren
+    net, steps = expected.config.siren, expected.config.fit.steps
     if not command.quiet:
         tell(
-            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {config.fit.steps:,} steps on "
+            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
             f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
         )
         tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
@@ -236,9 +237,5 @@ def _run(
             watch=live,
         )
     except Interrupted as stopped:
-        print(
-            f"\nsdfrecon: stopped after {stopped.step} of {config.fit.steps} steps, kept in {run_dir}: "
-            "give the same command again to go on",
-            file=sys.stderr,
-        )
+        print(f"\nsdfrecon: {stopped}, kept in {run_dir}: give the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -67,8 +67,8 @@ class FitConfig:
 class Interrupted(KeyboardInterrupt):
     """The user stopped the fit with Ctrl-C; `step` steps are done, and in the checkpoint if there is one."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after {step} steps")
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped after {step} of {steps} steps")
         self.step = step
 
 
@@ -144,7 +144,7 @@ def fit(
                 files.write_tensors(checkpoint, good, {"format": CHECKPOINT_FORMAT})
                 saved = time.monotonic()
             if interrupted():
-                raise Interrupted(step)
+                raise Interrupted(step, config.steps)
             if ended:
                 break
     return field

@@ -37,6 +37,8 @@ class ReconstructConfig:
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
     """Samples and weights of our loss; None takes the loss of the SIREN paper."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
+    dense_steps: int | None = None
+    """Steps of the fit where points are many, if they pay there alone; None has `fit`'s everywhere."""
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
@@ -58,7 +60,7 @@ _STANDARD = ReconstructConfig(
 PRESETS = {
     "draft": ReconstructConfig(),
     "standard": _STANDARD,
-    "fine": replace(_STANDARD, fit=replace(_STANDARD.fit, steps=6000), resolution=512),
+    "fine": replace(_STANDARD, dense_steps=6000, resolution=512),
     "paper": ReconstructConfig(
         SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
         dense_omega_0=None,
@@ -74,7 +76,7 @@ larger of the two on the points weigh less: the surface runs between them."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
-"""Points from which on more than two hidden layers pay, and heavier normals: with few they cost a little."""
+"""Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
 LEAST_BATCH = 256
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
@@ -190,13 +192,14 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         return config
     net, batch = config.siren, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers, normal = net.hidden_layers, config.surface.normal
+    layers, normal, steps = net.hidden_layers, config.surface.normal, config.dense_steps or config.fit.steps
     if points < MANY:
-        layers, normal = min(layers, 2), min(normal, SurfaceConfig.normal)
+        layers, normal, steps = min(layers, 2), min(normal, SurfaceConfig.normal), config.fit.steps
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
         surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch), normal=normal),
+        fit=replace(config.fit, steps=steps),
     )
 
 

@@ -66,8 +66,9 @@ def info(command: Info) -> None:
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
     for name, config in PRESETS.items():
-        step = seconds_per_step(sized(config, len(used)), where)
-        say(f"  {name:9} {duration(step * config.fit.steps):>9} ({config.fit.steps:,} steps of {step * 1000:.3g} ms)")
+        config = sized(config, len(used))
+        step, steps = seconds_per_step(config, where), config.fit.steps
+        say(f"  {name:9} {duration(step * steps):>9} ({steps:,} steps of {step * 1000:.3g} ms)")
 
 
 def compare(command: Compare) -> None:

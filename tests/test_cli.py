@@ -14,7 +14,7 @@ import torch
 from sdfrecon import files
 from sdfrecon.cli import main
 from sdfrecon.geometry import InputError
-from sdfrecon.shapes import RING_AND_BALL
+from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
 
@@ -32,6 +32,17 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
     assert err.startswith("sdfrecon: error: ")
     assert err.count("\n") == 1
     return err
+
+
+def test_steps_are_those_asked_for_also_where_the_preset_has_more_for_many_points(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ball = evenly_spread(60_000)
+    np.savez(tmp_path / "ball.npz", points=ball, normals=ball)
+    for asked, steps in (((), "6,000 steps"), (("--steps", "70"), "70 steps")):
+        with pytest.raises(SystemExit):
+            run("reconstruct", tmp_path / "ball.npz", "--preset", "fine", *asked, "--max-memory", "0.001")
+        assert f"of 256, {steps} on" in capsys.readouterr().out
 
 
 def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_ctrl_c_is_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def pressed(*_: object, **__: object) -> None:
-        raise Interrupted(3)
+        raise Interrupted(3, 5)
 
     monkeypatch.setattr(imaging, "solve", pressed)
     with pytest.raises(SystemExit) as stopped:
