@@ -71,8 +71,7 @@ def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
 
 def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
     """How far from all points (world units) an open scan's surface may still go: a few times their usual spacing."""
-    picked = cloud.points[:: max(1, len(cloud) // 20_000)]
-    spacing = tree.query(picked, k=[7], workers=-1)[0]
+    spacing = tree.query(cloud.thinned(20_000).points, k=[7], workers=-1)[0]
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 

@@ -58,13 +58,17 @@ class PointCloud:
     def __len__(self) -> int:
         return len(self.points)
 
-    def select(self, index: NDArray) -> PointCloud:
-        """The points at `index` (a mask or integers), each with its normal and colour."""
+    def select(self, index: NDArray | slice) -> PointCloud:
+        """The points at `index` (a mask, integers or a slice), each with its normal and colour."""
         return PointCloud(
             self.points[index],
             None if self.normals is None else self.normals[index],
             None if self.colors is None else self.colors[index],
         )
+
+    def thinned(self, count: int) -> PointCloud:
+        """Every k-th point, with its normal and colour, so that `count` to twice as many are left; all if fewer."""
+        return self.select(slice(None, None, max(1, len(self) // count)))
 
     @property
     def diagonal(self) -> float:

@@ -19,18 +19,18 @@ def spacing_and_noise(cloud: PointCloud) -> tuple[float, float]:
     not noise, and where they are of two sides of a thin sheet it is not asked for. Noise beyond the spacing is
     underestimated. Fewer than 16 points have none; where there are not eight neighbours, the distance is infinite.
     """
+    some = cloud.thinned(SOME)
     assert cloud.normals is not None
-    some = slice(None, None, max(1, len(cloud) // SOME))
-    distance, index = cKDTree(cloud.points).query(cloud.points[some], k=range(1, FITTED + 1), workers=-1)
+    assert some.normals is not None
+    distance, index = cKDTree(cloud.points).query(some.points, k=range(1, FITTED + 1), workers=-1)
     spacing = float(np.median(distance[:, EIGHTH]))
     if len(cloud) < FITTED:
         return spacing, 0.0
-    normals = cloud.normals[some]
-    one_side = (np.einsum("nkd,nd->nk", cloud.normals[index], normals) > 0).all(axis=1)
+    one_side = (np.einsum("nkd,nd->nk", cloud.normals[index], some.normals) > 0).all(axis=1)
     if not one_side.any():
         return spacing, 0.0
-    patches = cloud.points[index[one_side]] - cloud.points[some][one_side, None]
-    return spacing, float(np.median(_deviation(patches, normals[one_side])))
+    patches = cloud.points[index[one_side]] - some.points[one_side, None]
+    return spacing, float(np.median(_deviation(patches, some.normals[one_side])))
 
 
 def _deviation(patches: Floats, normals: Floats) -> Floats:

@@ -54,15 +54,15 @@ def reconstruction_page(
     import plotly.graph_objects as go
     from plotly.colors import qualitative
 
-    some = scan.points[:: max(1, len(scan) // SHOWN_POINTS)]
-    away = nearest(some, mesh)[0]
+    some = scan.thinned(SHOWN_POINTS)
+    away = nearest(some.points, mesh)[0]
     small, center = _decimated(mesh), _center(mesh)
-    colours = None if scan.colors is None else scan.colors[:: max(1, len(scan) // SHOWN_POINTS)]
-    marks = {"size": 1.6, "color": "#446" if colours is None else [f"rgb({r},{g},{b})" for r, g, b in colours]}
+    colours = "#446" if some.colors is None else [f"rgb({r},{g},{b})" for r, g, b in some.colors]
+    points, marks = some.points - center, {"size": 1.6, "color": colours}
     shown = {
-        f"scan ({len(scan):,} points)": _points(some - center, marks),
+        f"scan ({len(scan):,} points)": _points(points, marks),
         f"mesh ({len(mesh.faces):,} triangles)": _surface(small, center),
-        "distance of the scan from the mesh": _points(some - center, _coloured(away, float(np.quantile(away, 0.99)))),
+        "distance of the scan from the mesh": _points(points, _coloured(away, float(np.quantile(away, 0.99)))),
     }
     note = "" if len(small.faces) == len(mesh.faces) else f" The mesh is shown with {len(small.faces):,} triangles."
     curves = go.Figure(
@@ -74,7 +74,7 @@ def reconstruction_page(
     curves.update_layout(
         xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420, colorway=qualitative.Dark24
     )
-    residuals = field.distance(some)
+    residuals = field.distance(some.points)
     bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
     bars.update_layout(xaxis_title="signed distance of the field at the points, scan units", height=360)
     turn = "Drag to turn, scroll to zoom: all views turn together. Scan units, from the middle of the mesh at "
@@ -150,9 +150,12 @@ def _points(points: Floats, marks: dict[str, Any]) -> Any:
 
 
 def _coloured(values: Floats, worst: float) -> dict[str, Any]:
+    return {"size": 1.8, "color": values.astype(np.float32)} | _scale(worst)
+
+
+def _scale(worst: float) -> dict[str, Any]:
     bar = {"title": "scan units", "thickness": 14, "len": 0.7}
-    return {"size": 1.8, "color": values.astype(np.float32), "cmin": 0, "cmax": worst, "colorscale": "Viridis",
-            "colorbar": bar}  # fmt: skip
+    return {"cmin": 0, "cmax": worst, "colorscale": "Viridis", "colorbar": bar}
 
 
 def _surface(mesh: Mesh, center: Floats, away: Floats | None = None, worst: float = 0.0) -> Any:
@@ -162,8 +165,7 @@ def _surface(mesh: Mesh, center: Floats, away: Floats | None = None, worst: floa
     light = {"ambient": 0.45, "diffuse": 0.7, "specular": 0.15, "roughness": 0.8}
     look: dict[str, Any] = {"color": "#c8c8cc"}
     if away is not None:
-        look = {"intensity": away.astype(np.float32), "cmin": 0, "cmax": worst, "colorscale": "Viridis"}
-        look["colorbar"] = {"title": "scan units", "thickness": 14, "len": 0.7}
+        look = {"intensity": away.astype(np.float32)} | _scale(worst)
     elif mesh.colors is not None:
         look = {"vertexcolor": mesh.colors}
     return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lighting=light, hoverinfo="skip", **look)

@@ -35,9 +35,9 @@ class Plan:
 
 def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
     """What fitting and meshing a cloud will take. The process that asks is counted as it is."""
-    points = cloud.points[finite(cloud.points)]
-    some = points[:: max(1, len(points) // 10_000)]
-    spacing = cKDTree(points).query(some, k=[2], workers=-1)[0] if len(points) > 1 else np.zeros(1)
+    used = cloud.select(finite(cloud.points))
+    some = used.thinned(10_000).points
+    spacing = cKDTree(used.points).query(some, k=[2], workers=-1)[0] if len(used) > 1 else np.zeros(1)
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     memory = now + A_POINT * len(cloud) + A_SQUARE * config.resolution**2
     return Plan(float(np.median(spacing)), sized(config, len(cloud)), device, memory)

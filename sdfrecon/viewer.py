@@ -60,11 +60,9 @@ class Viewer:
 
     def show_cloud(self, cloud: PointCloud) -> None:
         """Points, in their colours."""
-        every = slice(None, None, max(1, len(cloud) // POINTS))
-        points = self.frame.points_to_unit(cloud.points[every]).astype(np.float32)
-        colors = (
-            np.broadcast_to(np.array(BLUE, np.uint8), points.shape) if cloud.colors is None else cloud.colors[every]
-        )
+        some = cloud.thinned(POINTS)
+        points = self.frame.points_to_unit(some.points).astype(np.float32)
+        colors = np.broadcast_to(np.array(BLUE, np.uint8), points.shape) if some.colors is None else some.colors
         self.server.scene.add_point_cloud("scan", points, colors, point_size=0.004)
 
     def show_mesh(self, mesh: Mesh, unit: bool = False) -> None:

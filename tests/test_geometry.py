@@ -87,3 +87,9 @@ def test_selecting_points_takes_their_normals_and_colours() -> None:
     np.testing.assert_array_equal(cloud.points, np.eye(3)[[2, 0]])
     np.testing.assert_array_equal(cloud.normals, -np.eye(3)[[2, 0]])
     np.testing.assert_array_equal(cloud.colors, np.eye(3)[[2, 0]] * 255)
+
+
+@pytest.mark.parametrize(("count", "every"), [(9, 1), (8, 1), (5, 1), (4, 2), (3, 2), (1, 8)])
+def test_thinning_keeps_every_kth_point_and_no_fewer_than_asked_for(count: int, every: int) -> None:
+    points = np.arange(24.0).reshape(8, 3)
+    np.testing.assert_array_equal(PointCloud(points).thinned(count).points, points[::every])
