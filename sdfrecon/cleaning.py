@@ -16,7 +16,7 @@ LEAST = 1e-100
 SLABS = 32
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
-Neighbours = tuple[Floats, Floats, Floats]
+Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
 
 
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
@@ -108,13 +108,16 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     neighbours, the mean cosine between the normals less the mean sine of the angle to the neighbour's tangent plane
     is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
     A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays. Elsewhere: no neighbour
-    has a normal within 70 degrees of its own, as some do beside a sharp edge and even on a wall of no thickness.
+    has a normal within 70 degrees of its own, as some do beside a sharp edge and even on a wall of no thickness; or it
+    is off a surface that is smooth but for it: the mean sine is above 0.6 and three times the neighbours'.
     """
-    distance, cosine, rise = around
+    index, distance, cosine, rise = around
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])
     apart = cosine.mean(axis=1) - rise.mean(axis=1) < 0.25
     contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
-    return alone & apart | contradicted
+    steep = rise.mean(axis=1)
+    off = (steep > 0.6) & (steep > 3 * steep[index].mean(axis=1))
+    return alone & apart | contradicted | off
 
 
 def at_a_seam(around: Neighbours) -> int:
@@ -123,18 +126,18 @@ def at_a_seam(around: Neighbours) -> int:
     On a surface with an inside and an outside there are none: the other side of a thin wall is off the plane. Where
     one part of a scan is flipped they line its rim, which grows with the root of the number of points.
     """
-    _, cosine, rise = around
+    _, _, cosine, rise = around
     return int((((cosine < -0.7) & (rise < 0.2)).sum(axis=1) > 1).sum())
 
 
 def neighbours(cloud: PointCloud) -> Neighbours:
-    """(n, k) distances to the nearest other points, cosines between the normals, and sines to the tangent planes."""
+    """(n, k) nearest other points, distances to them, cosines between the normals, and sines to their tangent planes."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
     offset = cloud.points[:, None] - cloud.points[index]
     rise = np.abs(np.einsum("nkd,nkd->nk", offset, cloud.normals[index])) / distance
-    return distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
+    return index, distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
 
 
 def _empty_share(points: Floats) -> float:

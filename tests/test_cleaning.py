@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -144,3 +146,15 @@ def test_a_point_whose_normal_contradicts_its_neighbours_goes_and_edges_and_thin
     assert lost[wrong][across].mean() > 0.6
     assert not lost[wrong][cosine > 0.5].any()
     assert np.delete(lost, wrong).mean() < 5e-3
+
+
+def test_a_point_beside_a_smooth_surface_goes_and_noise_stays() -> None:
+    rng = np.random.default_rng(5)
+    shell, lifted = ball(5000), np.arange(0, 5000, 100)  # its eighth neighbours are 0.08 away
+    height = np.zeros(5000)
+    height[lifted] = rng.choice([-0.12, 0.12], len(lifted))
+    lost = strays(neighbours(replace(shell, points=shell.points * (1 + height[:, None]))))
+    assert lost[lifted].mean() > 0.9
+    assert np.delete(lost, lifted).mean() < 1e-3
+    noise = rng.normal(0, 0.06, (5000, 1))
+    assert strays(neighbours(replace(shell, points=shell.points * (1 + noise)))).mean() < 5e-3
