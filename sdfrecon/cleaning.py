@@ -131,7 +131,7 @@ def at_a_seam(around: Neighbours) -> int:
 
 
 def neighbours(cloud: PointCloud) -> Neighbours:
-    """(n, k) nearest other points, distances to them, cosines between the normals, and sines to their tangent planes."""
+    """(n, k) the nearest other points, distances to them, cosines between normals, sines to their tangent planes."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)

@@ -38,7 +38,7 @@ class ReconstructConfig:
     """Samples and weights of our loss; None takes the loss of the SIREN paper."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
     dense_steps: int | None = None
-    """Steps of the fit where points are many, if they pay there alone; None has `fit`'s everywhere."""
+    """Steps of the fit where points are many: more pay there. None has `fit`'s everywhere."""
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
@@ -54,13 +54,14 @@ class ReconstructConfig:
 _STANDARD = ReconstructConfig(
     SirenConfig(width=256, hidden_layers=3),
     surface=SurfaceConfig(on_surface=2048, normal=3000.0),
-    fit=FitConfig(steps=2000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
+    fit=FitConfig(steps=1000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
+    dense_steps=2000,
     resolution=448,
 )
 PRESETS = {
     "draft": ReconstructConfig(),
     "standard": _STANDARD,
-    "fine": replace(_STANDARD, dense_steps=6000, resolution=512),
+    "fine": replace(_STANDARD, fit=replace(_STANDARD.fit, steps=2000), dense_steps=6000, resolution=512),
     "paper": ReconstructConfig(
         SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
         dense_omega_0=None,
