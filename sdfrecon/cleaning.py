@@ -112,10 +112,10 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     is off a surface that is smooth but for it: the mean sine is above 0.6 and three times the neighbours'.
     """
     index, distance, cosine, rise = around
-    alone = distance[:, -1] > 2 * np.median(distance[:, -1])
-    apart = cosine.mean(axis=1) - rise.mean(axis=1) < 0.25
-    contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
     steep = rise.mean(axis=1)
+    alone = distance[:, -1] > 2 * np.median(distance[:, -1])
+    apart = cosine.mean(axis=1) - steep < 0.25
+    contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
     off = (steep > 0.6) & (steep > 3 * steep[index].mean(axis=1))
     return alone & apart | contradicted | off
 

@@ -35,7 +35,7 @@ class Plan:
 
 def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
     """What fitting and meshing a cloud will take. The process that asks is counted as it is."""
-    used = cloud.select(finite(cloud.points))
+    used = PointCloud(cloud.points[finite(cloud.points)])
     some = used.thinned(10_000).points
     spacing = cKDTree(used.points).query(some, k=[2], workers=-1)[0] if len(used) > 1 else np.zeros(1)
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
