@@ -108,7 +108,7 @@ class Results:
 def measure(results: Results, shape: str, scan: str, seed: int, method: str, samples: int) -> None:
     """Makes the scan, runs the method on it as a command, and adds a row for every mesh it wrote.
 
-    And one for ours cut where it is far from the points, as Poisson's is trimmed.
+    And one for ours with its holes opened, as Poisson's is trimmed.
     """
     truth, cloud = made(shape, scan, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +256,7 @@ def ratios(rows: list[Row]) -> None:
         "\nOurs to the best Poisson variant of the case (that of least CD): mean ratio of CD / H / 1 - NC, below 1 is"
     )
     print("better; and of the seconds to Poisson's at depth 9. (Targets.) phantoms: H over 5%, Poisson's under half.")
-    print("or trimmed: ours cut at `open_distance` where that has the less CD, a choice as Poisson is given.\n")
+    print("or trimmed: ours with `--trim` at `open_distance` where its CD is less, a choice as Poisson is given.\n")
     kinds = list(dict.fromkeys(str(r["scan"]) for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms |\n|{' --- |' * (len(kinds) + 4)}")
     for method in [m for m in (*OURS, "paper", "paper_x10") if any(r["method"] == m for r in rows)]:

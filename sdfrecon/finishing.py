@@ -23,9 +23,9 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
 
     A note says what was removed, or how much of the surface is a guess.
 
-    trim: cut what lies farther than this from all points (world units; 0 cuts nothing). None decides by the data:
-    a surface that the scan covers but for holes stays closed; one with a large part far from any point is open,
-    and what lies beyond `open_distance` is cut.
+    trim: cut what lies farther than this from all points, back to half of it (world units; 0 cuts nothing). None
+    decides by the data: a surface that the scan covers but for holes stays closed; one with a large part far from any
+    point is open, and what lies beyond `open_distance` is cut: next to what was seen the surface mostly goes on.
     """
     tree, notes = cKDTree(cloud.points), []
     kept = supported(mesh, cloud)
@@ -35,7 +35,7 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     mesh = mesh.keep_faces(kept)
 
     limit = open_distance(cloud, tree) if trim is None else trim
-    near = trimmed(mesh, tree, limit) if limit else mesh
+    near = trimmed(mesh, tree, limit, back=trim is not None) if limit else mesh
     if trim is None:
         share = 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
@@ -44,7 +44,7 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
         elif share > WORTH_SAYING:
             notes.append(
                 f"holes: {share:.1%} of the surface is a guess, farther than {limit:.4g} from any point: "
-                f"--trim {limit:.4g} cuts it"
+                f"--trim {limit:.4g} opens it"
             )
     if trim:
         if not len(near.faces):
@@ -54,10 +54,20 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
-def trimmed(mesh: Mesh, tree: cKDTree, limit: float) -> Mesh:
-    """The part within `limit` of the points in the tree, cut across the triangles so that its rim is smooth."""
+def trimmed(mesh: Mesh, tree: cKDTree, limit: float, back: bool) -> Mesh:
+    """The part within `limit` of the points in the tree, cut across the triangles so that its rim is smooth.
+
+    back: cut the flap, too, that led to what was cut, to half of `limit` from the points. Gaps that stay within
+    `limit` are none: the points' neighbourhood is grown by `limit` and shrunk by half of it (a closing, Serra 1982).
+    """
     away, _ = tree.query(mesh.vertices, distance_upper_bound=2 * limit, workers=-1)
-    return mesh.clipped(np.minimum(away, 2 * limit) - limit)
+    beyond = np.minimum(away, 2 * limit) - limit
+    near = mesh.clipped(beyond)
+    if near is mesh or not back:
+        return near
+    cut = cKDTree(mesh.clipped(-beyond).vertices)
+    away, _ = cut.query(near.vertices, distance_upper_bound=limit, workers=-1)
+    return near.clipped(limit / 2 - np.minimum(away, limit))
 
 
 def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:

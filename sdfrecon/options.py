@@ -44,7 +44,7 @@ class Reconstruct:
     viewpoint: Maybe[tuple[float, float, float]] = None
     """Where the scanner stood, in the scan's coordinates: tells --estimate-normals which side is outside."""
     trim: Maybe[float] = None
-    """Cut what is farther than this from all points, scan units; 0: nothing. If not given, only open scans are cut."""
+    """Open holes that go farther than this from all points, scan units; 0: none. If not given, open scans are cut."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False

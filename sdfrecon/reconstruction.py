@@ -44,7 +44,8 @@ class ReconstructConfig:
     margin: float = 0.1
     """Room around the scan, as a share of half its longest side."""
     trim: float | None = None
-    """Cut what lies farther than this from all points, in the scan's units; None decides by the scan, 0 never cuts."""
+    """Cut what lies farther than this from all points, back to half of it, in the scan's units; None decides by the
+    scan, 0 never cuts."""
     seed: int = 0
     """Of every random draw."""
 

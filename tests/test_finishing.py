@@ -4,8 +4,8 @@ from scipy.spatial import cKDTree
 from test_meshing import Ball
 
 from sdfrecon.console import pieces
-from sdfrecon.finishing import finish
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.finishing import finish, trimmed
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 
 WHOLE, CELL = extract_mesh(Ball(), 48), 2 / 48
@@ -43,8 +43,9 @@ def test_a_closed_object_with_a_hole_stays_closed() -> None:
     [note] = notes
     assert note.startswith("holes: ")
     share, distance = (float(word.rstrip("%")) for word in (note.split()[1], note.split()[-3]))
-    cut, _ = finish(WHOLE, seen(0.9), trim=distance)
-    assert 100 * (1 - cut.areas.sum() / mesh.areas.sum()) == pytest.approx(share, abs=0.1)
+    near = trimmed(WHOLE, cKDTree(seen(0.9).points), distance, back=False)
+    assert 100 * (1 - near.areas.sum() / mesh.areas.sum()) == pytest.approx(share, abs=0.1)
+    assert not finish(WHOLE, seen(0.9), trim=distance)[0].is_watertight
 
 
 def test_an_open_scan_is_cut_where_its_data_end() -> None:
@@ -54,12 +55,26 @@ def test_an_open_scan_is_cut_where_its_data_end() -> None:
     assert not mesh.is_watertight
     assert -0.62 < mesh.vertices[:, 2].min() < -0.59
     assert 0 < mesh.vertices[:, 2].max() < 0.12
+    limit = float(notes[0].split()[-4])
+    np.testing.assert_allclose(rim_distance(mesh, seen(0.5)), limit, atol=0.25 * CELL)
+
+
+def rim_distance(mesh: Mesh, cloud: PointCloud) -> Floats:
+    """How far the vertices of the mesh's boundary are from the points."""
     edges = np.sort(mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
     edges, count = np.unique(edges, axis=0, return_counts=True)
-    rim = edges[count == 1]
-    away, _ = cKDTree(seen(0.5).points).query(mesh.vertices[np.unique(rim)])
-    limit = float(notes[0].split()[-4])
-    np.testing.assert_allclose(away, limit, atol=0.25 * CELL)
+    return cKDTree(cloud.points).query(mesh.vertices[np.unique(edges[count == 1])])[0]
+
+
+def test_a_hole_is_opened_back_to_half_the_distance_and_a_gap_stays() -> None:
+    cap, gap = seen(0.9), seen(0.9).points - [0.6, 0, 0]
+    cloud = cap.select(np.linalg.norm(gap, axis=1) > 0.15)
+    mesh, _ = finish(WHOLE, cloud, trim=0.2)
+    away = rim_distance(mesh, cloud)
+    assert mesh.vertices[:, 2].max() < 0.6
+    np.testing.assert_allclose(away, 0.1, atol=0.75 * CELL)
+    points, _ = cKDTree(mesh.vertices).query(WHOLE.vertices[np.linalg.norm(WHOLE.vertices - [0.6, 0, 0], axis=1) < 0.2])
+    assert points.max() == 0
 
 
 @pytest.mark.parametrize(("center", "radius"), [((0.85, 0, 0.0), 0.1), ((0, 0, 0.0), 0.2), ((0, 0.55, 0.0), 0.02)])
@@ -91,8 +106,8 @@ def test_pieces_with_data_stay() -> None:
 
 def test_trim_is_a_distance_and_zero_never_cuts() -> None:
     half = seen(0.5)
-    far, _ = finish(WHOLE, half, trim=0.3)
-    near, _ = finish(WHOLE, half, trim=0.1)
+    far, _ = finish(WHOLE, half, trim=0.6)
+    near, _ = finish(WHOLE, half, trim=0.2)
     assert near.vertices[:, 2].max() < 0.11 < far.vertices[:, 2].max() < 0.31
     assert finish(WHOLE, half, trim=0.0)[0].is_watertight
     with pytest.raises(InputError, match="no part of the surface lies within 1e-09"):
