@@ -12,7 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdfrecon.console import at_least, beside, check_places, closed, describe, duration, load_shape, note, say
+from sdfrecon.console import (
+    at_least,
+    beside,
+    check_places,
+    check_trim,
+    closed,
+    describe,
+    duration,
+    load_fitted,
+    load_shape,
+    note,
+    say,
+)
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
@@ -98,8 +110,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
-    if command.trim is not None and not 0 <= command.trim < float("inf"):
-        raise InputError(f"--trim must be a distance of 0 or more; got {command.trim}")
+    check_trim(command.trim)
     config = preset(command.preset)
     return replace(
         config,
@@ -114,13 +125,24 @@ def _config(command: Reconstruct) -> ReconstructConfig:
 def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
+    from sdfrecon.finishing import finish
     from sdfrecon.reconstruction import pick_device
 
-    check_places([command.field], [command.output])
+    check_places([command.field, *([command.scan] if command.scan else [])], [command.output])
     files.check_mesh_ending(command.output)
     at_least(8, "--resolution", command.resolution, command.resolution)
+    check_trim(command.trim)
+    if command.trim is not None and command.scan is None:
+        raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
+    if command.scan and command.level:
+        raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
+    cloud = load_fitted(command.scan) if command.scan else None
     field = load_shape(command.field).on(pick_device(command.device))
     made = field.mesh(command.resolution, command.level)
+    if cloud is not None:
+        made, notes = finish(made, cloud, command.trim)
+        for line in notes:
+            note(line)
     files.write_mesh(command.output, made)
     say(f"mesh: {command.output} ({len(made.faces):,} triangles)", to=beside(command.output))
 

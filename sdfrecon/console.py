@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
@@ -50,6 +50,12 @@ def at_least(least: int, option: str, given: int | None, default: int) -> int:
     return default if given is None else given
 
 
+def check_trim(trim: float | None) -> None:
+    """A distance to cut at, or none."""
+    if trim is not None and not 0 <= trim < float("inf"):
+        raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
+
+
 def load_shape(path: Path) -> Field:
     """A shape's field. Raises InputError for an image's."""
     from sdfrecon.field import Field
@@ -59,6 +65,15 @@ def load_shape(path: Path) -> Field:
     if not isinstance(field, Field):
         raise InputError(f"{path} is an image's field: make a picture of it with `sdfrecon image render`")
     return field
+
+
+def load_fitted(path: Path) -> PointCloud:
+    """A scan as it was fitted: what `clean` keeps; where normals were estimated, which no file has, what is finite."""
+    from sdfrecon.cleaning import clean
+    from sdfrecon.files import read_cloud
+
+    cloud = read_cloud(path)
+    return cloud.select(finite(cloud.points)) if cloud.normals is None else clean(cloud)[0]
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

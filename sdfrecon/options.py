@@ -87,9 +87,9 @@ class Report:
 
 @dataclass(frozen=True)
 class MeshCommand:
-    """Make a mesh from a field: at another resolution, or at a distance from the surface.
+    """Make a mesh from a field: at another resolution, with other holes open, or at a distance from the surface.
 
-    The surface is whole: what `reconstruct` cut for lack of data is there again.
+    With --scan it is what `reconstruct` would have written; without, the field's whole surface.
     """
 
     field: Positional[Path]
@@ -100,6 +100,10 @@ class MeshCommand:
     """Cells along the box around the scan: twice as many give four times the triangles."""
     level: float = 0.0
     """Distance from the surface, in the scan's units: above 0 outside (thicker), below 0 inside."""
+    scan: Maybe[Path] = None
+    """The scan that was fitted: what its points do not support is cut, as `reconstruct` does, and colours come back."""
+    trim: Maybe[float] = None
+    """With --scan, as `reconstruct` takes it."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
 

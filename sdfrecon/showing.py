@@ -16,6 +16,7 @@ from sdfrecon.console import (
     closed,
     describe,
     duration,
+    load_fitted,
     load_mesh_or_cloud,
     load_shape,
     pieces,
@@ -145,7 +146,6 @@ def view(command: View) -> None:
 def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
-    from sdfrecon.cleaning import clean
     from sdfrecon.reconstruction import run_of
 
     try:
@@ -161,9 +161,7 @@ def report(command: Report) -> None:
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
     check_places([scan, mesh_path, field_path], [output])
-    cloud, made, field = files.read_cloud(scan), files.read_mesh(mesh_path), load_shape(field_path)
-    # Normals that were estimated are not in the file; where there are some, what was fitted is what `clean` keeps.
-    cloud = cloud.select(finite(cloud.points)) if cloud.normals is None else clean(cloud)[0]
+    cloud, made, field = load_fitted(scan), files.read_mesh(mesh_path), load_shape(field_path)
     write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
     say(f"page: {output}")
 

@@ -69,6 +69,31 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
         assert word in capsys.readouterr().out
 
 
+def test_a_field_and_its_scan_make_the_mesh_again_with_other_holes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ball = evenly_spread(6000)
+    scan, field, again = (tmp_path / name for name in ("cap.npz", "cap.safetensors", "again.ply"))
+    cap, colours = ball[ball[:, 2] < 0], np.full((len(ball), 3), 90, np.uint8)[ball[:, 2] < 0]
+    np.savez(scan, points=cap, normals=cap, colors=colours)
+    run("reconstruct", scan, "--output", tmp_path / "cap.ply", *FAST)
+    assert "open scan: cut" in capsys.readouterr().err
+
+    run("mesh", field, "--output", again, "--scan", scan, "--resolution", FAST[FAST.index("--resolution") + 1])
+    assert "open scan: cut" in capsys.readouterr().err
+    assert again.read_bytes() == (tmp_path / "cap.ply").read_bytes()
+
+    areas = []
+    for trim in ("0.3", "0.6", "0"):
+        run("mesh", field, "--output", again, "--scan", scan, "--resolution", "64", "--trim", trim)
+        areas.append(files.read_mesh(again).areas.sum())
+    run("mesh", field, "--output", again, "--resolution", "64")
+    assert areas[0] < areas[1] < areas[2] < files.read_mesh(again).areas.sum(), "pieces without points go, too"
+    capsys.readouterr()
+    assert "give the --scan" in refused(capsys, "mesh", field, "--output", again, "--trim", "0.3")
+    assert "either it or --level" in refused(capsys, "mesh", field, "--output", again, "--scan", scan, "--level", "0.1")
+
+
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:
     run("demo", "--output", tmp_path / "new" / "demo", "--steps", "60")
     made = tmp_path / "new" / "demo"
