@@ -23,7 +23,7 @@ SURE = 0.7
 """Size of the mean cosine between the nearest normals and the ways from them, from which on their side is believed in
 the box: of a surface that was seen, the nearest points lie straight below; where none was, at the rim, to one side. Off
 corners and closer than the spacing it is smaller, too: there the samples beside the scan tell."""
-MIDWAY, ALIKE, STEEP = (4, 8), 0.94, 0.8
+MIDWAY, ALIKE, UPRIGHT = (4, 8), 0.94, 0.8
 """Which of the nearest, itself the first, a point has others midway to; and the cosines between their normals, and from
 the normals to the upright of the way between, from which on it is smooth."""
 RIM_WEIGHT = 3.0
@@ -218,18 +218,18 @@ def with_midpoints(cloud: PointCloud, tree: cKDTree) -> PointCloud:
         return np.einsum("nd,nd->n", a, b)[:, None]
 
     way = points[end] - points[start]
-    length = np.linalg.norm(way, axis=1, keepdims=True)
-    along = way / np.maximum(length, 1e-12)
-    up = normals[start] + normals[end]
+    along, up = unit_vectors(way), normals[start] + normals[end]
     up = unit_vectors(up - dot(up, along) * along)
-    first, last = dot(normals[start], up), dot(normals[end], up)
-    smooth = (dot(normals[start], normals[end]) > ALIKE) & (np.minimum(first, last) > STEEP)
-    rise, fall = (-dot(normals[i], along) / np.maximum(c, STEEP) for i, c in ((start, first), (end, last)))
+    upright = np.minimum(dot(normals[start], up), dot(normals[end], up)) > UPRIGHT
+    smooth = (upright & (dot(normals[start], normals[end]) > ALIKE))[:, 0]
+    start, end, way, along, up = (values[smooth] for values in (start, end, way, along, up))
+
+    tilted = [normals[i] / dot(normals[i], up) for i in (start, end)]
+    first, last = (-dot(normal, along) for normal in tilted)
     across = np.cross(along, up)
-    lean = (dot(normals[start], across) / first + dot(normals[end], across) / last) / 2
-    middle = (points[start] + points[end]) / 2 + up * length * (rise - fall) / 8
-    upright = unit_vectors(up + (rise + fall) / 4 * along + lean * across)
-    return PointCloud(*(np.concatenate([a, b[smooth[:, 0]]]) for a, b in ((points, middle), (normals, upright))))
+    middle = points[start] + way / 2 + up * np.linalg.norm(way, axis=1, keepdims=True) * (first - last) / 8
+    normal = up + (first + last) / 4 * along + dot(tilted[0] + tilted[1], across) / 2 * across
+    return PointCloud(np.concatenate([points, middle]), np.concatenate([normals, unit_vectors(normal)]))
 
 
 def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree, sure: float = 0.0) -> dict[str, Tensor]:
