@@ -222,7 +222,7 @@ def with_midpoints(cloud: PointCloud, tree: cKDTree) -> PointCloud:
     up = unit_vectors(up - dot(up, along) * along)
     upright = np.minimum(dot(normals[start], up), dot(normals[end], up)) > UPRIGHT
     smooth = (upright & (dot(normals[start], normals[end]) > ALIKE))[:, 0]
-    start, end, way, along, up = (values[smooth] for values in (start, end, way, along, up))
+    start, end, way, along, up = start[smooth], end[smooth], way[smooth], along[smooth], up[smooth]
 
     tilted = [normals[i] / dot(normals[i], up) for i in (start, end)]
     first, last = (-dot(normal, along) for normal in tilted)
