@@ -75,8 +75,6 @@ WAVE = 10.5
 CALM, FOLLOWED = 0.16, 0.0025
 """Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
 larger of the two on the points weigh less: the surface runs between them."""
-CLEAR = 0.07
-"""Noise, in distances to the eighth neighbour, up to which points between neighbours tell more of the surface."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -173,7 +171,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
     Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
-    the noise, and none are drawn between them: a surface through all of them would be the noise.
+    the noise: a surface through all of them would be the noise.
     """
     config = sized(config, len(unit))
     if config.dense_omega_0 is None and config.surface is None:
@@ -183,8 +181,6 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if config.dense_omega_0 is not None:
         omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
         siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
-    if weights is not None and noise > CLEAR * spacing:
-        weights = replace(weights, between=False)
     calm = max(CALM * spacing, FOLLOWED)
     if weights is not None and noise > calm:
         weight = max(weights.zero_level, weights.final_zero_level * (calm / noise) ** 2)

@@ -25,14 +25,10 @@ def paraboloid(noise: float, plane: Floats | None = None) -> PointCloud:
     return PointCloud(points + np.random.default_rng(4).normal(0, noise, (len(plane), 1)) * normals, normals)
 
 
-def weights(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> SurfaceConfig:
+def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> float:
     surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
     assert surface is not None
-    return surface
-
-
-def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> float:
-    return weights(cloud, config).final_zero_level
+    return surface.final_zero_level
 
 
 def test_spacing_is_the_radius_that_holds_the_neighbours() -> None:
@@ -89,10 +85,6 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
     assert final_weight(paraboloid(0.02), replace(PRESETS["draft"], surface=light)) == 1000.0, (
         "never above what is asked"
     )
-
-
-def test_between_noisy_points_none_are_drawn() -> None:
-    assert [weights(paraboloid(noise)).between for noise in (0.0, 0.001, 0.003)] == [True, True, False]
 
 
 def test_noise_too_fine_to_follow_does_not_count() -> None:
