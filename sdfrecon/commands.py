@@ -128,7 +128,7 @@ def mesh(command: MeshCommand) -> None:
     from sdfrecon.finishing import finish
     from sdfrecon.reconstruction import pick_device
 
-    check_places([command.field, *([command.scan] if command.scan else [])], [command.output])
+    check_places([path for path in (command.field, command.scan) if path], [command.output])
     files.check_mesh_ending(command.output)
     at_least(8, "--resolution", command.resolution, command.resolution)
     check_trim(command.trim)
