@@ -136,8 +136,8 @@ def mesh(command: MeshCommand) -> None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
     if command.scan and command.level:
         raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
-    cloud = load_fitted(command.scan) if command.scan else None
     field = load_shape(command.field).on(pick_device(command.device))
+    cloud = load_fitted(command.scan) if command.scan else None
     made = field.mesh(command.resolution, command.level)
     if cloud is not None:
         made, notes = finish(made, cloud, command.trim)
