@@ -49,7 +49,7 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     if trim:
         if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
-        crumbs = _small(near, np.pi * trim**2)
+        crumbs = _crumbs(near, np.pi * trim**2)
         mesh = near if crumbs.all() else near.keep_faces(~crumbs)
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
@@ -105,6 +105,9 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     return (points >= enough)[labels]
 
 
-def _small(mesh: Mesh, area: float) -> NDArray[np.bool_]:
+def _crumbs(mesh: Mesh, area: float) -> NDArray[np.bool_]:
+    """(f,) true for faces of pieces that a cut left, smaller than `area`; a closed one was not cut."""
     labels = mesh.components()
-    return (np.bincount(labels, weights=mesh.areas) < area)[labels]
+    small = np.bincount(labels, weights=mesh.areas) < area
+    small &= np.bincount(labels, weights=mesh.at_a_rim) > 0
+    return small[labels]

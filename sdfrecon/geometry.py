@@ -129,12 +129,19 @@ class Mesh:
     @property
     def is_watertight(self) -> bool:
         """Whether every edge is shared by exactly two faces that run along it in opposite directions."""
-        if not len(self.faces):
-            return False
-        edges = self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-        v = len(self.vertices)
-        ahead, back = edges @ [v, 1], edges @ [1, v]
-        return len(np.unique(ahead)) == len(ahead) and bool(np.array_equal(np.sort(ahead), np.sort(back)))
+        ahead, back = self._edges()
+        return 0 < len(ahead) == len(np.unique(ahead)) and bool(np.array_equal(np.sort(ahead), np.sort(back)))
+
+    @property
+    def at_a_rim(self) -> NDArray[np.bool_]:
+        """(f,) true for faces with an edge that no other face runs along in the opposite direction."""
+        ahead, back = self._edges()
+        return np.asarray(~np.isin(ahead, back).reshape(-1, 3).all(axis=1))
+
+    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(3 f,) a number for every face's edges, face by face, and the numbers of the same in opposite direction."""
+        start, end = self.faces[:, [0, 1, 2]].ravel(), self.faces[:, [1, 2, 0]].ravel()
+        return start * len(self.vertices) + end, end * len(self.vertices) + start
 
     def components(self) -> NDArray[np.int64]:
         """(f,) a label per face; faces that share a vertex have the same one."""

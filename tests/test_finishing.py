@@ -103,6 +103,16 @@ def test_pieces_with_data_stay() -> None:
     assert finish(with_piece((0.8, 0, 0.0), 0.1), cloud)[0].components().max() == 1
 
 
+@pytest.mark.parametrize(("share", "trim"), [(1.0, 0.5), (0.9, 0.3)])
+def test_a_small_piece_that_no_cut_touched_stays(share: float, trim: float) -> None:
+    seen_of_both = seen(share)
+    ball = seen(1.0).points[:200] / 6 + [0.8, 0, 0]
+    cloud = PointCloud(np.concatenate([seen_of_both.points, ball]))
+    mesh, _ = finish(with_piece((0.8, 0, 0.0), 0.1), cloud, trim=trim)
+    assert mesh.is_watertight == (share == 1)
+    assert mesh.components().max() == 1
+
+
 def test_trim_is_a_distance_and_zero_never_cuts() -> None:
     half = seen(0.5)
     far, _ = finish(WHOLE, half, trim=0.6)

@@ -93,3 +93,9 @@ def test_selecting_points_takes_their_normals_and_colours() -> None:
 def test_thinning_keeps_every_kth_point_and_no_fewer_than_asked_for(count: int, every: int) -> None:
     points = np.arange(24.0).reshape(8, 3)
     np.testing.assert_array_equal(PointCloud(points).thinned(count).points, points[::every])
+
+
+def test_faces_at_a_rim_have_an_edge_of_their_own() -> None:
+    closed, opened = TETRAHEDRON.faces, TETRAHEDRON.faces[:3] + 4
+    both = Mesh(np.concatenate([TETRAHEDRON.vertices] * 2), np.concatenate([closed, opened]))
+    assert both.at_a_rim.tolist() == [False] * 4 + [True] * 3
