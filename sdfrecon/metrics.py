@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ class Comparison:
     accuracy: mean distance mesh -> reference. completeness: mean distance reference -> mesh. chamfer: the mean of the
     two. hausdorff: the largest distance either way. percentile_99: the larger 99th percentile of the two ways.
     f_score: {threshold: harmonic mean of the shares within it}, thresholds 0.1%, 0.5% and 1% of the diagonal.
-    normal_consistency: mean |cos| between the normals of a sample and of the nearest point, both ways; None without
-    reference normals. All over area-uniform samples, or over the points of a reference cloud.
+    normal_consistency: mean |cos| between the normals of a sample and of the nearest point, both ways, where the
+    reference has a normal; None where it has none. All over area-uniform samples, or the points of a reference cloud.
     """
 
     accuracy: float
@@ -39,11 +39,15 @@ class Comparison:
 def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, seed: int = 0) -> Comparison:
     """Measures `mesh` against a mesh, exactly to its triangles, or against a cloud, to its nearest points.
 
+    samples: how many are drawn on each mesh, from `seed`.
     Definitions after Seitz et al. 2006 (accuracy, completeness) and Knapitsch et al. 2017 (F-score); mean |cos| of
     normals after Mescheder et al. 2019. Raises InputError where either is empty.
     """
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))
+        if reference.normals is not None:
+            finite_ones = np.where(finite(reference.normals)[:, None], reference.normals, 0)
+            reference = replace(reference, normals=unit_vectors(finite_ones))
     for what in (mesh, reference):
         empty = not (what.areas.sum() > 0 if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:
@@ -57,11 +61,10 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     )
     forth, forth_normals = nearest(ours, reference)
     back, back_normals = nearest(there, mesh)
-    cosines = [
-        np.abs(np.einsum("nd,nd->n", a, b)).mean()
-        for a, b in ((our_normals, forth_normals), (away_normals, back_normals))
-        if a is not None and b is not None
-    ]
+    cosines = []
+    for known, other in ((forth_normals, our_normals), (away_normals, back_normals)):
+        if known is not None and other is not None and (has_one := known.any(axis=1)).any():
+            cosines.append(np.abs(np.einsum("nd,nd->n", known[has_one], other[has_one])).mean())
     f_score = {}
     for share in (0.001, 0.005, 0.01):
         precision, recall = (forth <= share * reference.diagonal).mean(), (back <= share * reference.diagonal).mean()

@@ -55,6 +55,12 @@ def test_against_a_cloud_distances_are_to_its_points() -> None:
     assert compare(SQUARE, PointCloud(SQUARE.vertices)).normal_consistency is None
 
 
+def test_normals_of_a_cloud_may_have_any_length_and_unknown_ones_do_not_count() -> None:
+    normals = np.array([[0, 0, 3], [0, 0, -0.1], [0, 0, 0], [np.nan, 0, 1]])
+    assert compare(SQUARE, PointCloud(SQUARE.vertices, normals)).normal_consistency == pytest.approx(1)
+    assert compare(SQUARE, PointCloud(SQUARE.vertices, 0 * normals)).normal_consistency is None
+
+
 def test_distances_to_triangles_are_exact() -> None:
     points = np.random.default_rng(0).normal(size=(1000, 3))
     outside = np.maximum(np.abs(points[:, :2] - 0.5) - 0.5, 0)
