@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from sdfrecon.geometry import InputError, finite
 
+INTENSITY = 3
+"""The column of a PTS file between its points and its colours."""
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
 
@@ -41,6 +43,8 @@ def parse_text(file: Iterable[str]) -> Arrays:
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
+    if count is not None and table.shape[1] == 7 and _kind(table[:, 4:], alone=True) == "colors":
+        table = np.delete(table, INTENSITY, axis=1)
     return from_columns(table)
 
 

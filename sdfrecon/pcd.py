@@ -45,6 +45,7 @@ def check(path: Path) -> None:
         words = line.decode("ascii", "replace").split()
         if words and words[0] in PARTS:
             header[words[0]] = words[1:]
+    header.setdefault("COUNT", ["1"] * len(header.get("FIELDS", [])))
     missing = [part for part in PARTS if not header.get(part)]
     if missing:
         raise InputError(f"{path} is a damaged PCD file: its header lacks {', '.join(missing)}")
@@ -52,13 +53,15 @@ def check(path: Path) -> None:
     sizes, counts = (_numbers(path, part, header[part]) for part in ("SIZE", "COUNT"))
     width, height, points = (_numbers(path, part, header[part])[0] for part in ("WIDTH", "HEIGHT", "POINTS"))
     normals = [f"normal_{axis}" in fields for axis in "xyz"]
+    for field, count in zip(fields, counts, strict=False):
+        if field != "_" and count > 1:
+            raise InputError(f"{path} has {count} values of {field} for each point: save it without, or as .ply")
     if (
         not len(fields) == len(sizes) == len(counts) == len(header["TYPE"])
         or len(set(fields) - {"_"}) < len([field for field in fields if field != "_"])
         or not {"x", "y", "z"} <= set(fields)
         or not all(size in (1, 2, 4, 8) for size in sizes)
         or any(normals) != all(normals)
-        or not all(count == 1 for count, field in zip(counts, fields, strict=True) if field != "_")
         or any(kind not in ("I", "U", "F") for kind in header["TYPE"])
         or width * height != points
     ):

@@ -108,10 +108,18 @@ def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], 
     same(files.read_cloud(tmp_path / "scan.npy"), normals, colors)
 
 
-def test_pts_has_an_intensity_between_points_and_colours(tmp_path: Path) -> None:
-    table = np.hstack([POINTS, np.full((40, 1), -1200), COLORS])
+@pytest.mark.parametrize("intensity", [-1200, 0, 200])
+def test_pts_has_an_intensity_between_points_and_colours(tmp_path: Path, intensity: int) -> None:
+    table = np.hstack([POINTS, np.full((40, 1), intensity), COLORS])
     np.savetxt(tmp_path / "scan.pts", table, fmt="%.6f", header="40", comments="")
     same(files.read_cloud(tmp_path / "scan.pts"), normals=False)
+
+
+def test_a_pcd_without_counts_has_one_value_in_each_field(tmp_path: Path) -> None:
+    rows = "\n".join(" ".join(f"{x:.6f}" for x in row) for row in POINTS)
+    header = "VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 40\nHEIGHT 1\nPOINTS 40\nDATA ascii\n"
+    (tmp_path / "scan.pcd").write_text(header + rows + "\n")
+    same(files.read_cloud(tmp_path / "scan.pcd"), normals=False, colors=False)
 
 
 def test_pwn_is_a_count_then_points_then_normals(tmp_path: Path) -> None:
@@ -252,7 +260,8 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.pcd", PCD % (b"x y z normal_x normal_y normal_z", b"1 1 1", b"2", b"2"), "contradicts itself"),
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 1", b"1000000000000", b"1000000000000"), "promises 10+ points"),
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 -1", b"2", b"2"), "COUNT must be whole numbers above 0"),
-        ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, COUNT, WIDTH"),
+        ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 33 1", b"2", b"2"), "33 values of b for each point"),
+        ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, WIDTH"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
         ("scan.doc", b"x", "unknown ending"),
     ],
