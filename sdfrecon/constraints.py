@@ -127,12 +127,13 @@ def match_divergence(inside: Tensor, cell: float) -> Residual:
     gradient this leaves the part that a value can have (Perez et al. 2003, eq. 3), in the norm of `match_laplacian`.
     """
     cells, corners = inside.nonzero(), corners_of(inside)
+    corner_rows, corner_columns = corners.nonzero().T
     inverse = _inverse_laplacian(cells, cell)
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
         errors = jet.gradient - known["gradient"]
         field = errors.new_zeros(*corners.shape, *errors.shape[1:])
-        field[corners] = errors
+        field[corner_rows, corner_columns] = errors
         across, down = field.permute(3, 2, 0, 1)  # each (c, h - 1, w - 1)
         # An edge has the mean of its two corners, and at the grid's border the one that there is.
         across = F.avg_pool2d(F.pad(across, (0, 0, 1, 1), "replicate"), (2, 1), 1)

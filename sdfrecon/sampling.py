@@ -58,12 +58,12 @@ class Patches:
         return cls(points[order], {name: values[order] for name, values in attributes.items()}, count)
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
-        patches, wanted = len(self.points) // PATCH, max(1, self.count // PATCH)
+        patches, wanted = -(-len(self.points) // PATCH), max(1, self.count // PATCH)
         if wanted >= patches:
             return self.points, self.attributes
         device = self.points.device
         parts = torch.arange(wanted, device=device) + torch.rand(wanted, generator=generator, device=device)
-        first = (parts * (patches / wanted)).long().clamp_max(patches - 1) * PATCH
+        first = ((parts * (patches / wanted)).long() * PATCH).clamp_max(len(self.points) - PATCH)
         rows = (first[:, None] + torch.arange(PATCH, device=device)).flatten()
         return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}
 
@@ -83,12 +83,11 @@ class Raster:
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         height, width, _ = self.picture.shape
-        size = torch.tensor([width, height], device=self.picture.device)
         share = torch.rand(self.count, 2, generator=generator, device=self.picture.device)
-        place = share * size - 0.5  # pixels from the first pixel's centre
+        place = torch.stack([share[:, 0] * width, share[:, 1] * height], dim=1) - 0.5  # from the first pixel's centre
         first = place.floor()
         weights = _catmull_rom(place - first)
-        four = first.long()[..., None] + torch.arange(-1, 3, device=size.device)
+        four = first.long()[..., None] + torch.arange(-1, 3, device=share.device)
         columns, rows = four[:, 0].clamp(0, width - 1), four[:, 1].clamp(0, height - 1)
         around = self.picture[rows[:, :, None], columns[:, None]]
         value = torch.einsum("nrsc,nr,ns->nc", around, weights[:, 1], weights[:, 0])

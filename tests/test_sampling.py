@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sdfrecon.sampling import Box, Pool, Raster, near_points, uniform_points
+from sdfrecon.sampling import PATCH, Box, Patches, Pool, Raster, near_points, uniform_points
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -28,6 +28,20 @@ def test_a_pool_of_which_all_is_wanted_gives_its_table() -> None:
     drawn, known = Pool(points, {"double": 2 * points}, 100).sample(generator())
     assert torch.equal(drawn, points)
     assert torch.equal(known["double"], 2 * points)
+
+
+def test_patches_are_small_are_drawn_from_all_parts_and_reach_every_row() -> None:
+    points = torch.rand(10 * PATCH + 57, 2, generator=generator()) * 2 - 1
+    patches, seen = Patches.of(points, {"double": 2 * points}, 3 * PATCH), set()
+    for seed in range(60):
+        drawn, known = patches.sample(generator(seed))
+        assert torch.equal(known["double"], 2 * drawn)
+        assert drawn.shape == (3 * PATCH, 2)
+        for patch in drawn.view(3, PATCH, 2):
+            # A tenth of the square; along the curve it may lie in two parts.
+            assert patch.std(0).prod() < 0.5 * points.std(0).prod()
+        seen |= {tuple(point) for point in drawn.tolist()}
+    assert seen == {tuple(point) for point in points.tolist()}
 
 
 def test_a_raster_is_interpolated_between_pixel_centres_and_exact_for_squares() -> None:
