@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+CUBLAS: Any = torch.backends.cuda.matmul
 EXACT = 1e-6
 """Relative error of a product of 256 x 256 in float32; one in bfloat16 has a thousand times as much."""
 WELL_FASTER = 0.8
@@ -19,12 +20,13 @@ WELL_FASTER = 0.8
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Products of float32 matrices by oneDNN instead of MKL, where they are as exact.
+    """Products of float32 matrices as exact as float32 is, and by oneDNN instead of MKL where that is, too.
 
-    MKL leaves half of an AMD processor's vector width alone. torch hands float32 to oneDNN only where it may round to
-    bfloat16; without hardware for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
+    On a GPU none are in TensorFloat-32, whatever the program around this allows. On a CPU MKL leaves half of an AMD
+    processor's vector width alone. torch hands float32 to oneDNN only where it may round to bfloat16; without hardware
+    for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
     """
-    with _allowed("bf16" if _onednn_is_exact() else ONEDNN.fp32_precision):
+    with _allowed(CUBLAS, "ieee"), _allowed(ONEDNN, "bf16" if _onednn_is_exact() else ONEDNN.fp32_precision):
         yield
 
 
@@ -32,17 +34,17 @@ def exact_products() -> Iterator[None]:
 def _onednn_is_exact() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
-    with _allowed("bf16"):
+    with _allowed(ONEDNN, "bf16"):
         return product_error() < EXACT
 
 
 @contextmanager
-def _allowed(precision: str) -> Iterator[None]:
-    before, ONEDNN.fp32_precision = ONEDNN.fp32_precision, precision
+def _allowed(library: Any, precision: str) -> Iterator[None]:
+    before, library.fp32_precision = library.fp32_precision, precision
     try:
         yield
     finally:
-        ONEDNN.fp32_precision = before
+        library.fp32_precision = before
 
 
 def product_error() -> float:

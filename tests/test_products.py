@@ -4,14 +4,19 @@ import pytest
 import torch
 
 from sdfrecon import products
-from sdfrecon.products import ONEDNN, exact_products, faster_in_bfloat16, product_error
+from sdfrecon.products import CUBLAS, ONEDNN, exact_products, faster_in_bfloat16, product_error
 
 
 def test_products_are_exact_and_the_setting_is_put_back() -> None:
     before = ONEDNN.fp32_precision
-    with exact_products():
-        assert product_error() < products.EXACT
-    assert ONEDNN.fp32_precision == before
+    CUBLAS.fp32_precision = "tf32"
+    try:
+        with exact_products():
+            assert product_error() < products.EXACT
+            assert CUBLAS.fp32_precision == "ieee"
+        assert (ONEDNN.fp32_precision, CUBLAS.fp32_precision) == (before, "tf32")
+    finally:
+        CUBLAS.fp32_precision = "none"
 
 
 def test_an_inexact_onednn_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
