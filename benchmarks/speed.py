@@ -135,8 +135,9 @@ def one_step(how: str, width: str, device: str) -> dict[str, float]:
     sizes = SurfaceConfig(on_surface=POINTS // 2, near_surface=POINTS // 4, in_box=POINTS // 4, pool=10_000)
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
-    optimiser = Optimiser(field, 1e-3, 1e-3)
-    tape = Tape(field, how == "ours" and faster_in_bfloat16(field.weights[0].device))
+    rounded = faster_in_bfloat16(torch.device(device))
+    optimiser = Optimiser(field, 1e-3, 1e-3, rounded)
+    tape = Tape(field, how == "ours" and rounded)
 
     def step() -> None:
         optimiser.zero_grad()

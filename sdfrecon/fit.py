@@ -25,7 +25,7 @@ from sdfrecon.products import exact_products, faster_in_bfloat16
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-3"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next."""
@@ -90,17 +90,19 @@ def fit(
     """Trains `field` in place on samples from `generator` and returns it.
 
     checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
-    on the CPU and in the same precision, ends with the same bytes as one that was never stopped. watch: called every
+    on the CPU, ends with the same bytes as one that was never stopped: it keeps the precision too. watch: called every
     WATCHED steps and at the end. tell: called with a line where it goes on from a checkpoint, and where the loss
     exploded: the fit goes back to its last good state then, and on with half the step.
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
-    optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate)
-    tape = Tape(field, config.bfloat16 and faster_in_bfloat16(field.weights[0].device))
+    begun = _read(checkpoint) if checkpoint is not None and checkpoint.exists() else None
+    rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)
+    optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate, rounded)
+    tape = Tape(field, config.bfloat16 and rounded)
     step, before, failures = 0, math.inf, 0
-    if checkpoint is not None and checkpoint.exists():
-        step = _restore(_read(checkpoint), field, optimiser, generator)
+    if begun:
+        step = _restore(begun, field, optimiser, generator)
         tell(f"going on after {step} steps")
     good, saved = _state(step, field, optimiser, generator), time.monotonic()
     with (
@@ -188,6 +190,7 @@ def _state(step: int, field: Siren, optimiser: Optimiser, generator: torch.Gener
     return {name: value.clone() for name, value in tensors.items()} | {
         "generator": generator.get_state(),
         "step": torch.tensor(step),
+        "bfloat16": torch.tensor(optimiser.bfloat16),
     }
 
 

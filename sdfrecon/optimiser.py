@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdfrecon.products import faster_in_bfloat16
 from sdfrecon.siren import Siren
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -23,12 +22,16 @@ class Optimiser:
     Newton-Schulz iterations. Where muon_learning_rate is None, Adam moves everything.
     """
 
-    def __init__(self, field: Siren, learning_rate: float, muon_learning_rate: float | None) -> None:
+    def __init__(
+        self, field: Siren, learning_rate: float, muon_learning_rate: float | None, bfloat16: bool = False
+    ) -> None:
+        """bfloat16: iterate in that precision, which is enough for it."""
         square = (field.config.width, field.config.width)
         hidden = [] if muon_learning_rate is None else [w for w in list(field.weights)[1:-1] if w.shape == square]
         self.hidden = hidden
         self.rest = [p for p in field.parameters() if p.requires_grad and all(p is not h for h in hidden)]
         self.learning_rate, self.muon_learning_rate = learning_rate, muon_learning_rate or 0.0
+        self.bfloat16 = bfloat16
         size, like = sum(p.numel() for p in self.rest), self.rest[0].detach()
         self.state = {
             "step": torch.zeros(1),
@@ -67,19 +70,19 @@ class Optimiser:
     def _muon(self, rate: float) -> None:
         grad = torch.stack([_grad(p) for p in self.hidden])
         momentum = self.state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        move = orthogonal(grad.lerp_(momentum, MOMENTUM))
+        move = orthogonal(grad.lerp_(momentum, MOMENTUM), self.bfloat16)
         for parameter, part in zip(self.hidden, move, strict=True):
             parameter.sub_(part, alpha=rate)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(matrices: Tensor, bfloat16: bool = False) -> Tensor:
     """(b, w, w) matrices with the same singular vectors, and singular values drawn to about one.
 
     Five iterations of the quintic of Jordan et al. 2024, which ask for no more than bfloat16.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
-    x = x.bfloat16() if faster_in_bfloat16(x.device) else x
+    x = x.bfloat16() if bfloat16 else x
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

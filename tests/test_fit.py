@@ -71,6 +71,16 @@ def test_training_100_is_training_37_and_resuming_63(
     assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint)), "a finished fit is not fitted further"
 
 
+def test_a_checkpoint_keeps_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, checkpoint = FitConfig(60, bfloat16=True), tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(fit_module, "faster_in_bfloat16", lambda device: True)
+    whole = fit(PROBLEM, network(), config, generator())
+    fit(PROBLEM, network(), config, generator(), checkpoint, watch=lambda step, terms: step == 50)
+    monkeypatch.setattr(fit_module, "faster_in_bfloat16", lambda device: False)
+    assert not same(whole, fit(PROBLEM, network(), config, generator())), "the precisions differ"
+    assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
+
+
 def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
     config, checkpoint = FitConfig(200), tmp_path / "checkpoint.safetensors"
     whole = fit(PROBLEM, network(), config, generator())
