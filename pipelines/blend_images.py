@@ -5,11 +5,12 @@ The same as `sdfrecon image blend`: what to read, and to change, first.
 
 import sys
 
+from sdfrecon.images import rgb
 from sdfrecon.imaging import BLENDED, Composition, solve
 from sdfrecon.pictures import read_image, write_image
 
 source_path, target_path, mask_path, right, down, picture_path = sys.argv[1:]
-source, target, mask = (read_image(path)[..., :3] for path in (source_path, target_path, mask_path))
+source, target, mask = (rgb(read_image(path)) for path in (source_path, target_path, mask_path))
 
 # Two domains: inside the mask the source's gradients are known, outside it the target's colours.
 task = Composition.of(source, target, mask.mean(axis=2) > 0.5, (int(right), int(down)), "import")

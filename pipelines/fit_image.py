@@ -7,11 +7,12 @@ import sys
 
 import torch
 
-from sdfrecon.fit import FitConfig, fit
+from sdfrecon.fit import fit
 from sdfrecon.imagefield import ImageField, image_frame
+from sdfrecon.imaging import fitted
 from sdfrecon.pictures import read_image, write_image
 from sdfrecon.problems import image
-from sdfrecon.siren import Siren, SirenConfig
+from sdfrecon.siren import Siren
 
 image_path, picture_path = sys.argv[1:]
 generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
@@ -19,11 +20,12 @@ generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manu
 # Colours (h, w, c) from 0 to 1, of the pixels and interpolated between them.
 pixels = read_image(image_path)
 height, width, channels = pixels.shape
-problem = image(image_frame(height, width), batch=4096, generator=generator, picture=pixels)
+config = fitted(height, width)
+problem = image(image_frame(height, width), config.batch, generator, picture=pixels)
 
 # A network of sines from the place to the colour, fitted to that.
-siren = Siren(2, channels, SirenConfig(256, 3, 45.0, 30.0), generator)
-siren = fit(problem, siren, FitConfig(1500, 1e-3, None), generator, progress=True)
+siren = Siren(2, channels, config.siren, generator)
+siren = fit(problem, siren, config.fit, generator, progress=True)
 
 # It now is the image, between the pixels too.
 field = ImageField(siren, height, width)

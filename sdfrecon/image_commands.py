@@ -130,8 +130,8 @@ def poisson(command: ImagePoisson) -> None:
         how, classical = "aligned by mean and variance", align(classical, image)
         _tell(command, f"PSNR {psnr(result - (result - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
         result = align(result, image)
-    write_image(command.output, result)
     save_field(field_path, field)
+    write_image(command.output, result)
     rows = [derived("original", image), derived("classical", classical)]
     write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
     _tell(command, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}")
@@ -141,7 +141,7 @@ def poisson(command: ImagePoisson) -> None:
 def blend(command: ImageBlend) -> None:
     """Two images -> one."""
     from sdfrecon.files import save_field
-    from sdfrecon.images import psnr
+    from sdfrecon.images import psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.pictures import read_image, write_image, write_panels
 
@@ -157,11 +157,11 @@ def blend(command: ImageBlend) -> None:
             f"the mask must be of the source's size, {_size(source)}; {command.mask} is {_size(mask)}: resize it"
         )
     wanted = None if mask is None else mask[..., :3].mean(axis=2) > 0.5
-    task = Composition.of(_rgb(source), _rgb(target), wanted, command.offset, command.mode)
+    task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode)
     field = _solve(task.target, BLENDED, command, **task.known)
     result = task.composite(field.render(*task.inside.shape))
-    write_image(command.output, task.pasted(result, _rgb(target)))
     save_field(field_path, field)
+    write_image(command.output, task.pasted(result, rgb(target)))
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
     panels |= {"averaged": task.averaged, "classical": classical, "result": result}
@@ -276,11 +276,6 @@ def _solve(
 
 def _beside(output: Path) -> tuple[Path, Path]:
     return output.with_suffix(".safetensors"), output.with_name(f"{output.stem}_figure.png")
-
-
-def _rgb(image: Floats) -> Floats:
-    """Grey or colour, with or without alpha, as (h, w, 3)."""
-    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
 
 
 def _size(image: Floats) -> str:

@@ -48,15 +48,24 @@ class ImageField:
         return (self._map(xy, self.siren) + 1) / 2
 
     def gradient(self, xy: ArrayLike) -> Floats:
-        """(n, c, 2) slopes of every channel to the right and down, a pixel, at places (n, 2), pixels."""
+        """(n, c, 2) slopes of every channel to the right and down, a pixel, at places (n, 2), pixels.
+
+        Raises InputError where the shape differs.
+        """
         return self._map(xy, lambda unit: self.siren.jet(unit).gradient) / 2 / self.frame.scale
 
     def laplacian(self, xy: ArrayLike) -> Floats:
-        """(n, c) Laplacian of every channel, a square pixel, at places (n, 2), pixels."""
+        """(n, c) Laplacian of every channel, a square pixel, at places (n, 2), pixels.
+
+        Raises InputError where the shape differs.
+        """
         return self._map(xy, lambda unit: self.siren.jet(unit).laplacian) / 2 / self.frame.scale**2
 
     def render(self, height: int, width: int, region: Region | None = None) -> Floats:
-        """(height, width, c) colours, about 0 to 1: of all or of a region (x0, y0, x1, y1), pixels of the image."""
+        """(height, width, c) colours, about 0 to 1: of all or of a region (x0, y0, x1, y1), pixels of the image.
+
+        Raises InputError where the region is not in the image.
+        """
         x0, y0, x1, y1 = region or (0, 0, self.width, self.height)
         if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
             raise InputError(

@@ -123,6 +123,11 @@ def border(height: int, width: int) -> NDArray[np.bool_]:
     return ~inside
 
 
+def rgb(image: Floats) -> Floats:
+    """(h, w, 3) of an image (h, w, c), grey or in colour, with or without alpha."""
+    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+
+
 def psnr(image: Floats, reference: Floats) -> float:
     """Peak signal-to-noise ratio, dB, of images whose peak is 1."""
     return float(-10 * np.log10(np.mean((image - reference) ** 2)))

@@ -128,7 +128,8 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
     }
     found = {}
     for name, config in others.items():
-        width = next(w for w in range(siren.width, 0, -1) if Siren(2, channels, replace(config, width=w)).size <= size)
+        widths = (w for w in range(siren.width, 1, -1) if Siren(2, channels, replace(config, width=w)).size <= size)
+        width = next(widths, 1)
         found[name] = replace(config, width=width)
     return found | {"SIREN": siren}
 

@@ -69,7 +69,10 @@ def _read_tiff(path: Path) -> NDArray:
 
 
 def write_image(path: str | Path, pixels: NDArray) -> None:
-    """Writes a picture by ending: (h, w) or (h, w, c) of bytes, or of colours from 0 to 1, which are cut off there."""
+    """Writes a picture by ending: (h, w) or (h, w, c) of bytes, or of colours from 0 to 1, which are cut off there.
+
+    JPEG has no transparency, and is written without. Raises InputError for another ending or a place that refuses it.
+    """
     import imageio.v3 as iio
 
     path = Path(path)
@@ -77,6 +80,8 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         raise InputError(f"unknown ending of {path}: a picture is written as one of {' '.join(WRITERS)}")
     if pixels.dtype != np.uint8:
         pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
+    if path.suffix.lower() in (".jpg", ".jpeg") and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., :-1]
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     with replacing(path) as temporary:

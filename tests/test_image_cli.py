@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,16 +74,28 @@ def test_an_image_from_its_derivatives(tmp_path: Path, picture: Path, options: t
 
 
 @pytest.mark.parametrize("mode", ["import", "mixed", "mean"])
-def test_blending_leaves_the_target_outside_the_mask(tmp_path: Path, picture: Path, mode: str) -> None:
+def test_blending_leaves_the_target_outside_the_mask(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    asked: list[object] = []
+    of = imaging.Composition.of
+
+    def watched(*args: Any) -> imaging.Composition:
+        asked.append(args[3:])
+        return of(*args)
+
+    monkeypatch.setattr(imaging.Composition, "of", watched)
     mask = np.zeros((20, 20))
     mask[5:15, 5:15] = 1
     pictures.write_image(tmp_path / "mask.png", mask)
     pictures.write_image(tmp_path / "target.png", SMALL[::-1, :, 0])
     run("image", "blend", picture, tmp_path / "target.png", "--mask", tmp_path / "mask.png", "--mode", mode,
         "--offset", "2", "0", "--output", tmp_path / "both.png", *FAST[:-2])  # fmt: skip
+    assert asked == [((2, 0), mode)]
     both, target = (pictures.read_image(tmp_path / name) for name in ("both.png", "target.png"))
-    outside = np.roll(mask, 2, axis=1) == 0
-    np.testing.assert_array_equal(both[outside], np.repeat(target, 3, axis=2)[outside])
+    inside, target = np.roll(mask, 2, axis=1) > 0, np.repeat(target, 3, axis=2)
+    np.testing.assert_array_equal(both[~inside], target[~inside])
+    assert (both[inside] != target[inside]).mean() > 0.9
 
 
 def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:

@@ -18,6 +18,12 @@ def test_a_picture_is_read_as_it_was_written(tmp_path: Path, channels: int) -> N
     np.testing.assert_allclose(back, COLOURS[..., :channels], atol=0.5 / 255 + 1e-9)
 
 
+def test_a_jpeg_has_no_transparency(tmp_path: Path) -> None:
+    for channels, there in ((4, 3), (2, 1)):
+        pictures.write_image(tmp_path / "a.jpg", COLOURS[..., :channels])
+        assert pictures.read_image(tmp_path / "a.jpg").shape == (6, 8, there)
+
+
 def test_sixteen_bits_and_floats_keep_their_digits(tmp_path: Path) -> None:
     deep = (65535 * COLOURS[..., 0]).astype(np.uint16)
     imsave(tmp_path / "deep.png", deep, check_contrast=False)
@@ -35,7 +41,6 @@ def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("not a picture")
     imsave(tmp_path / "line.png", np.zeros((1, 9), np.uint8), check_contrast=False)
-    np.save(tmp_path / "nan.npy", np.zeros(3))
     imsave(tmp_path / "nan.tif", np.full((5, 5), np.nan), check_contrast=False)
     for name, words in (
         ("empty.png", "is empty"),
