@@ -215,8 +215,9 @@ def tables(rows: list[Row]) -> None:
         for method in dict.fromkeys(r["method"] for r in rows):
             mine = [r for r in good if (r["scan"], r["method"]) == (scan, method)]
             failed = sum("failed" in r for r in rows if (r["scan"], r["method"]) == (scan, method))
-            if mine:
-                print(f"| {scan} | {method} | {len(mine)}{f', {failed} failed' * bool(failed)} | {averages(mine)} |")
+            if mine or failed:
+                cells = averages(mine) if mine else " | ".join("-" * len(names))
+                print(f"| {scan} | {method} | {len(mine)}{f', {failed} failed' * bool(failed)} | {cells} |")
     ratios(good)
     print("\nSurface Reconstruction Benchmark's convention, on `scan`: dC / dH in the scan's units.\n")
     for shape in ("anchor", "lord_quas"):

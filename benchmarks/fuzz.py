@@ -137,6 +137,7 @@ def work(pipe: Connection, path: Path, start: int, count: int, seed: int, folder
     """Reads damaged copies and says of each what became of it; a crash or a hang ends it."""
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGALRM, hung)
     sys.stderr = open("/dev/null", "w")  # noqa: SIM115
     victim = folder / f".victim{path.suffix}"
     for index in range(start, count):
@@ -151,8 +152,19 @@ def work(pipe: Connection, path: Path, start: int, count: int, seed: int, folder
             except BaseException as error:
                 result = type(error).__name__
             signal.alarm(0)
+            if result not in ("read", "refused"):
+                break
         pipe.send(result)
     pipe.close()
+
+
+class Hang(BaseException):
+    """No Exception, which a reader would take for a damaged file."""
+
+
+def hung(*_: object) -> None:
+    """What the alarm does."""
+    raise Hang
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
