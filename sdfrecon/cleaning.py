@@ -13,6 +13,7 @@ from sdfrecon.geometry import Floats, InputError, PointCloud, finite
 NEIGHBOURS = 8
 LEAST = 1e-100
 """Below it, and above its inverse, squares of coordinates vanish or overflow."""
+LEAST_POINTS = 10
 SLABS = 32
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
@@ -36,14 +37,12 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             notes.append(f"dropped {(~mask).sum():,} of {len(mask):,} points: {what}")
             cloud = cloud.select(mask)
 
-    assert cloud.normals is not None
     keep(finite(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
     # Scaled by the largest component first: the squares of very small ones would vanish.
     largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
     keep(largest[:, 0] > 0, "zero normals")
-    keep(_first_of_each(cloud.points), "exact copies of another point")
-    if len(cloud) < 10:
-        raise InputError(f"expected a scan of at least 10 different points; got {len(cloud)}: check the file")
+    keep(first_of_each(cloud.points), "exact copies of another point")
+    _enough(cloud)
     if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
         raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
@@ -60,6 +59,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     around = neighbours(cloud)
     lost = strays(around)
     keep(~lost, "they are no part of the surface that their neighbours show")
+    _enough(cloud)
     if (seam := at_a_seam(neighbours(cloud) if lost.any() else around)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
@@ -75,15 +75,16 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
 
     viewpoint: where the scanner stood, world units; normals then look at it. Without one, neighbouring tangent planes
     are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3) and the whole to look outwards,
-    which can fail on thin or torn scans.
+    which can fail on thin or torn scans. What is not finite, and copies of a point, are dropped.
+
+    Raises InputError where fewer than 10 points remain, and where without a viewpoint all lie in one plane.
     """
     from sdfrecon.files import open3d
 
     o3d = open3d()
     cloud = cloud.select(finite(cloud.points))
-    cloud = cloud.select(_first_of_each(cloud.points))
-    if len(cloud) < 10:
-        raise InputError(f"estimating normals needs at least 10 different points; got {len(cloud)}: check the file")
+    cloud = cloud.select(first_of_each(cloud.points))
+    _enough(cloud)
     center = cloud.points.mean(axis=0)
     local = cloud.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
@@ -160,7 +161,14 @@ def check_normals(cloud: PointCloud) -> None:
         raise InputError("all normals are zero: pass --estimate-normals")
 
 
-def _first_of_each(points: Floats) -> NDArray[np.bool_]:
+def _enough(cloud: PointCloud) -> None:
+    if len(cloud) < LEAST_POINTS:
+        raise InputError(
+            f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}: check the file"
+        )
+
+
+def first_of_each(points: Floats) -> NDArray[np.bool_]:
     """(n,) true for every point that no earlier one equals."""
     order = np.lexsort(points.T)
     same = (points[order][1:] == points[order][:-1]).all(axis=1)

@@ -89,7 +89,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(_fail(str(error)))
     except (MemoryError, RuntimeError, ArithmeticError) as error:
         # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
             sys.exit(_fail("not enough memory: lower --resolution or --size, or give the scan fewer points"))
         if type(error).__name__ != "Diverged":
             raise

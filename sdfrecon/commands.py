@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from sdfrecon.console import (
     at_least,
     beside,
+    check_distance,
     check_places,
-    check_trim,
     closed,
     describe,
     duration,
@@ -53,6 +53,8 @@ def reconstruct(command: Reconstruct) -> None:
     page = named_after.with_suffix(".html") if command.report else None
     run_dir = command.run_dir or named_after.with_name(f".{named_after.stem}.run")
     check_places([scan], [path for path in (output, field, page) if path])
+    if run_dir.is_dir():
+        files.check_place(run_dir / "run.json")
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
     if not command.estimate_normals:
@@ -63,13 +65,17 @@ def reconstruct(command: Reconstruct) -> None:
         from sdfrecon.cleaning import estimate_normals
 
         tell("estimating normals")
-        cloud = estimate_normals(cloud, command.viewpoint)
+        read, cloud = len(cloud), estimate_normals(cloud, command.viewpoint)
+        if len(cloud) < read:
+            tell(f"dropped {read - len(cloud):,} of {read:,} points: not finite, or copies of another point")
     _announce(cloud, config, command, tell)
 
     start = time.monotonic()
     live = _live(cloud, config, command) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
+    if command.estimate_normals:
+        result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
     if field is not None:
         files.save_field(field, result.field)
     files.write_mesh(output, result.mesh)
@@ -110,7 +116,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
-    check_trim(command.trim)
+    check_distance("--trim", command.trim)
     config = preset(command.preset)
     return replace(
         config,
@@ -126,18 +132,22 @@ def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
     from sdfrecon.finishing import finish
+    from sdfrecon.plan import check_memory, check_trim, meshing_memory, spacing
     from sdfrecon.reconstruction import pick_device
 
     check_places([path for path in (command.field, command.scan) if path], [command.output])
     files.check_mesh_ending(command.output)
     at_least(8, "--resolution", command.resolution, command.resolution)
-    check_trim(command.trim)
+    check_distance("--trim", command.trim)
     if command.trim is not None and command.scan is None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
     if command.scan and command.level:
         raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
     field = load_shape(command.field).on(pick_device(command.device))
-    cloud = load_fitted(command.scan) if command.scan else None
+    cloud = load_fitted(command.scan, field) if command.scan else None
+    if cloud is not None and command.trim:
+        check_trim(command.trim, spacing(cloud))
+    check_memory(meshing_memory(command.resolution), command.resolution)
     made = field.mesh(command.resolution, command.level)
     if cloud is not None:
         made, notes = finish(made, cloud, command.trim)
@@ -192,7 +202,7 @@ def demo(command: Demo) -> None:
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
     """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.plan import check_memory, plan
+    from sdfrecon.plan import check_memory, check_trim, plan
     from sdfrecon.reconstruction import pick_device
 
     where = pick_device(command.device)
@@ -204,12 +214,9 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
             f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
         )
         tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
-    if command.trim and command.trim < expected.spacing:
-        raise InputError(
-            f"--trim {command.trim:g} cuts the surface between the points, which are {expected.spacing:.3g} apart: "
-            "give it some times as much"
-        )
-    check_memory(expected, config.resolution, command.max_memory and command.max_memory * 1e9)
+    if command.trim:
+        check_trim(command.trim, expected.spacing)
+    check_memory(expected.memory, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
+from sdfrecon.geometry import InputError, Mesh, PointCloud
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
@@ -31,12 +31,14 @@ def note(line: str) -> None:
 
 def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     """What is read exists, and nothing that is written takes its place or another output's: the scan above all."""
-    from sdfrecon.files import check_place, check_there
+    from sdfrecon.files import STREAM, check_place, check_there
 
     for path in inputs:
         check_there(path)
     taken = {path.resolve() for path in inputs}
     for path in outputs:
+        if path == STREAM:
+            continue
         if path.resolve() in taken:
             raise InputError(f"{path} would be overwritten: choose another output")
         check_place(path)
@@ -50,10 +52,10 @@ def at_least(least: int, option: str, given: int | None, default: int) -> int:
     return default if given is None else given
 
 
-def check_trim(trim: float | None) -> None:
-    """A distance to cut at, or none."""
-    if trim is not None and not 0 <= trim < float("inf"):
-        raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
+def check_distance(option: str, given: float | None) -> None:
+    """A distance, or none. Raises InputError for one below 0 or without end."""
+    if given is not None and not 0 <= given < float("inf"):
+        raise InputError(f"{option} must be a distance of 0 or more; got {given}")
 
 
 def load_shape(path: Path) -> Field:
@@ -67,13 +69,19 @@ def load_shape(path: Path) -> Field:
     return field
 
 
-def load_fitted(path: Path) -> PointCloud:
-    """A scan as it was fitted: what `clean` keeps; where normals were estimated, which no file has, what is finite."""
-    from sdfrecon.cleaning import clean
+def load_fitted(path: Path, field: Field) -> PointCloud:
+    """A scan as it was fitted: what `clean` keeps, with its normals estimated again where they were before."""
+    from sdfrecon.cleaning import clean, estimate_normals
     from sdfrecon.files import read_cloud
+    from sdfrecon.reconstruction import digest
 
-    cloud = read_cloud(path)
-    return cloud.select(finite(cloud.points)) if cloud.normals is None else clean(cloud)[0]
+    cloud, estimated = read_cloud(path), field.about.get("estimated_normals")
+    if estimated or cloud.normals is None:
+        cloud = estimate_normals(cloud, estimated and estimated["viewpoint"])
+    cloud, _ = clean(cloud)
+    if digest(cloud) != field.about.get("scan", {}).get("sha256"):
+        note(f"warning: the field was fitted to other points than those of {path}")
+    return cloud
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

@@ -39,7 +39,10 @@ class Field:
         return self.frame.distance_to_world(self._map(points, lambda unit: self.value(unit)[:, 0]))
 
     def gradient(self, points: ArrayLike) -> Floats:
-        """(n, 3) unit vectors at points (n, 3), world units: the way in which the distance grows fastest."""
+        """(n, 3) unit vectors at points (n, 3), world units: the way in which the distance grows fastest.
+
+        Raises InputError where the shape differs.
+        """
         return self._map(points, lambda unit: torch.nn.functional.normalize(self.jet(unit).gradient[:, 0], dim=-1))
 
     def mesh(self, resolution: int = 256, level: float = 0.0) -> Mesh:

@@ -206,13 +206,17 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]
 
     with reading(path, what), safe_open(path, framework="pt") as file:
         about = (file.metadata() or {}).get("sdfrecon")
-        if about is None:
+        about = None if about is None else json.loads(about)
+        if not isinstance(about, dict):
             raise InputError(f"{path} is a safetensors file but no sdfrecon {what}")
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(about)  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
 
 
 def save_field(path: str | Path, field: Any) -> None:
-    """Writes a Field or an ImageField as safetensors: the network's weights; its size, place and origin as metadata."""
+    """Writes a Field or an ImageField as safetensors: the network's weights; its size, place and origin as metadata.
+
+    Raises InputError for a place that refuses it.
+    """
     about = {
         "format": FIELD_FORMAT,
         "siren": {"in_dim": field.siren.in_dim, "out_dim": field.siren.out_dim, **asdict(field.siren.config)},

@@ -32,6 +32,8 @@ class Frame:
 
         Raises InputError for a cloud without extent.
         """
+        if not len(cloud):
+            raise InputError("expected points whose coordinates are finite; got none: check the file")
         low, high = cloud.points.min(axis=0), cloud.points.max(axis=0)
         x, y, z = (low + high) / 2
         half = float((high - low).max()) / 2

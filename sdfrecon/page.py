@@ -43,22 +43,21 @@ Facts = Sequence[tuple[str, str]]
 
 
 def reconstruction_page(
-    title: str, scan: PointCloud, mesh: Mesh, field: Field, losses: Mapping[int, Mapping[str, float]], facts: Facts,
-    command: str, settings: str,
+    title: str, scan: PointCloud, away: Floats, residuals: Floats, mesh: Mesh, field: Field,
+    losses: Mapping[int, Mapping[str, float]], facts: Facts, command: str, settings: str,
 ) -> str:  # fmt: skip
     """The HTML of a reconstruction: scan, mesh and the scan's distance from it; losses; slices; residuals; figures.
 
+    scan: the points to show, SHOWN_POINTS or so. away, residuals: (n,) their distances to the mesh and by the field.
     losses: by step, every constraint's share. facts: figures and their values. command: what makes it again.
     settings: as text.
     """
     import plotly.graph_objects as go
     from plotly.colors import qualitative
 
-    some = scan.thinned(SHOWN_POINTS)
-    away = nearest(some.points, mesh)[0]
     small, center = _decimated(mesh), _center(mesh)
-    colours = "#446" if some.colors is None else [f"rgb({r},{g},{b})" for r, g, b in some.colors]
-    points, marks = some.points - center, {"size": 1.6, "color": colours}
+    colours = "#446" if scan.colors is None else [f"rgb({r},{g},{b})" for r, g, b in scan.colors]
+    points, marks = scan.points - center, {"size": 1.6, "color": colours}
     shown = {
         f"scan ({len(scan):,} points)": _points(points, marks),
         f"mesh ({len(mesh.faces):,} triangles)": _surface(small, center),
@@ -74,7 +73,6 @@ def reconstruction_page(
     curves.update_layout(
         xaxis_title="step", yaxis_title="share of the loss", yaxis_type="log", height=420, colorway=qualitative.Dark24
     )
-    residuals = field.distance(some.points)
     bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
     bars.update_layout(xaxis_title="signed distance of the field at the points, scan units", height=360)
     turn = "Drag to turn, scroll to zoom: all views turn together. Scan units, from the middle of the mesh at "

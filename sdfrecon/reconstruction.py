@@ -115,7 +115,8 @@ def reconstruct(
     name: of the scan, kept in the field. tell: called with each note as it arises. watch: called now and then with the
     steps done, every constraint's share of the loss and the field as it is; if it returns True the fit ends there.
 
-    Raises InputError for a cloud without normals or without extent or a run_dir in use, fit.Interrupted on Ctrl-C.
+    Raises InputError for a cloud that `clean` refuses, a preset, seed or device that there is not, a run_dir in use, a
+    fit without a surface, or a trim that leaves none; fit.Interrupted on Ctrl-C, fit.Diverged where no fit is found.
 
     >>> result = reconstruct(cloud)                                        # doctest: +SKIP
     >>> result.field.distance([[0.1, 0.2, 0.3]])                           # doctest: +SKIP
@@ -143,7 +144,7 @@ def reconstruct(
         note("noisy points: the surface passes between them rather than through each")
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
-    field = Field(siren, frame, describe(cloud, config, name))
+    field = Field(siren, frame, describe(cloud, config, name, where))
     run = None if run_dir is None else run_of(field, run_dir)
     losses = {} if run is None else run.losses()
 
@@ -154,7 +155,10 @@ def reconstruct(
         return bool(watch and watch(step, terms, field))
 
     with run.in_use() if run else nullcontext():
-        fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, tell)
+        fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, note)
+        field.about["steps"] = done = max(losses, default=config.fit.steps)
+        if done < config.fit.steps:
+            note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
         if (field.value(_CORNERS.to(where)) < 0).all():
             note("all around the scan is inside, as in a room; the normals of an object would be flipped")
         mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
@@ -221,28 +225,32 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def describe(cloud: PointCloud, config: ReconstructConfig, name: str) -> dict[str, Any]:
-    """What made a field, as plain JSON: the scan's name, size and hash, the configuration, and the versions."""
-    digest = hashlib.sha256(cloud.points.tobytes())
-    if cloud.normals is not None:
-        digest.update(cloud.normals.tobytes())
+def describe(cloud: PointCloud, config: ReconstructConfig, name: str, where: torch.device) -> dict[str, Any]:
+    """What made a field, as plain JSON: the scan's name, size and hash, the configuration, the versions, the device."""
     return {
-        "scan": {"name": name, "points": len(cloud), "sha256": digest.hexdigest()},
+        "scan": {"name": name, "points": len(cloud), "sha256": digest(cloud)},
         "config": asdict(config),
         "versions": {"sdfrecon": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "device": where.type,
     }
 
 
-def run_key(about: dict[str, Any], device: torch.device) -> str:
+def digest(cloud: PointCloud) -> str:
+    """The SHA-256 of the points and normals that are fitted."""
+    assert cloud.normals is not None
+    return hashlib.sha256(cloud.points.tobytes() + cloud.normals.tobytes()).hexdigest()
+
+
+def run_key(about: dict[str, Any]) -> str:
     """Digits that only the same scan and the same fit share: what is decided after the fit does not count."""
     config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
-    key = json.dumps([about["scan"], config, about["versions"], device.type], sort_keys=True)
+    key = json.dumps([about["scan"], config, about["versions"], about.get("device", "cpu")], sort_keys=True)
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def run_of(field: Field, folder: Path) -> RunDir:
     """The run in `folder` that makes, or made, a field."""
-    return RunDir(folder, run_key(field.about, field.device))
+    return RunDir(folder, run_key(field.about))
 
 
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:

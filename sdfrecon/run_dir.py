@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from sdfrecon.files import make_folder
 from sdfrecon.geometry import InputError
@@ -37,30 +38,49 @@ class RunDir:
         return dict(sorted(found.items()))
 
     def note(self, step: int, terms: dict[str, float]) -> None:
-        """Adds a line to the losses."""
-        with open(self._losses, "a") as file:
-            file.write(json.dumps([step, terms]) + "\n")
+        """Adds a line to the losses. Raises InputError where it cannot be written."""
+        try:
+            with open(self._losses, "a") as file:
+                file.write(json.dumps([step, terms]) + "\n")
+        except OSError as error:
+            raise _refused(self._losses, error) from None
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Holds the folder. Raises InputError where another run does; what a killed one held is free."""
         make_folder(self.folder)
+        try:
+            self._lock.write_text("")
+        except OSError as error:
+            raise _refused(self._lock, error) from None
         with open(self._lock, "w") as file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:
-                pass  # Windows has no such locks
-            except OSError:
+            if not _locked(file):
                 raise InputError(
                     f"another run is using {self.folder}: let it end, or choose another --run-dir or --output"
-                ) from None
+                )
             yield
 
     def remove(self) -> None:
-        """Takes away a finished run's files, and the folder if nothing else is in it."""
-        for path in (self.checkpoint, self._losses, self._lock):
-            path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        """Takes away a finished run's files, and the folder if nothing else is in it; not while another run uses it."""
+        with suppress(InputError, PermissionError), self.in_use():
+            for path in (self.checkpoint, self._losses, self._lock):
+                path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+
+def _refused(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {path}: {error.strerror}: choose another --run-dir")
+
+
+def _locked(file: TextIO) -> bool:
+    """Whether nobody else had the file locked, as it is now; true where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass  # Windows has none, nor have some network file systems
+    return True

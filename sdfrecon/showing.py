@@ -46,10 +46,11 @@ def info(command: Info) -> None:
             return
         center = " ".join(f"{x:.6g}" for x in field.frame.center)
         say(f"box:   {field.frame.scale * 2:.6g} wide around {center}")
-        if about:
+        if {"scan", "versions", "config"} <= about.keys():
             say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
+            config, steps = about["config"], about.get("steps", about["config"]["fit"]["steps"])
             versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-            say(f"made:  {about['config']['fit']['steps']} steps, seed {about['config']['seed']}, {versions}")
+            say(f"made:  {steps} steps, seed {config['seed']}, {versions}")
         return
     loaded = load_mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
@@ -134,11 +135,12 @@ def view(command: View) -> None:
     else:
         loaded = load_mesh_or_cloud(command.file)
         cloud = PointCloud(loaded.vertices) if isinstance(loaded, Mesh) else loaded
+        cloud = cloud.select(finite(cloud.points))
         viewer = Viewer(Frame.around(cloud), command.host, command.port)
         if isinstance(loaded, Mesh):
             viewer.show_mesh(loaded)
         else:
-            viewer.show_cloud(loaded)
+            viewer.show_cloud(cloud)
     say(f"{command.file} is at {viewer.address} until Ctrl-C")
     viewer.wait()
 
@@ -161,7 +163,8 @@ def report(command: Report) -> None:
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
     check_places([scan, mesh_path, field_path], [output])
-    cloud, made, field = load_fitted(scan), files.read_mesh(mesh_path), load_shape(field_path)
+    made, field = files.read_mesh(mesh_path), load_shape(field_path)
+    cloud = load_fitted(scan, field)
     write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
     say(f"page: {output}")
 
@@ -170,10 +173,11 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     """Writes the page of a run: what was read and made, and `run` as `reconstruct` keeps it."""
     from sdfrecon.files import write_text
     from sdfrecon.metrics import nearest
-    from sdfrecon.page import reconstruction_page
+    from sdfrecon.page import SHOWN_POINTS, reconstruction_page
 
-    some = cloud.thinned(50_000).points
-    away, error = nearest(some, made)[0], abs(field.distance(some))
+    some = cloud.thinned(SHOWN_POINTS)
+    away, residuals = nearest(some.points, made)[0], field.distance(some.points)
+    error = abs(residuals)
     net, about = field.siren.config, field.about
     facts = [
         ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
@@ -189,7 +193,8 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     ]  # fmt: skip
     settings = json.dumps({"config": about.get("config"), "versions": about.get("versions")}, indent=2)
     title = f"{Path(run['scan']).name}, reconstructed"
-    write_text(path, reconstruction_page(title, cloud, made, field, losses, facts, run["command"], settings))
+    page = reconstruction_page(title, some, away, residuals, made, field, losses, facts, run["command"], settings)
+    write_text(path, page)
 
 
 def _check_page(path: Path) -> None:

@@ -88,6 +88,7 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball:
     assert "12,593 points" in figures[0]
     assert "field at the points" in figures[0]
     assert figures[0] == figures[1]
+    assert "No steps were recorded" not in page.inner_text("body")
     assert set(page.evaluate("document.querySelector('.js-plotly-plot').data.map(t => t.marker?.symbol)")) == {
         "square",
         None,

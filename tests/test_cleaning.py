@@ -67,6 +67,7 @@ def test_a_thin_wall_is_no_seam() -> None:
     assert at_a_seam(neighbours(PointCloud(np.concatenate(sides), normals))) == 0
 
 
+WILD = np.random.default_rng(1).normal(size=(2, 10, 3))
 TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2000) % 2)[:, None]
 
 
@@ -83,6 +84,7 @@ TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2
             "another unit",
         ),
         (PointCloud(np.random.default_rng(0).random((60, 3)) * 1e-150, np.ones((60, 3))), "another unit"),
+        (PointCloud(*WILD), "at least 10 different points; got 8"),
         (PointCloud(TWO, np.ones((2000, 3))), "parts far apart, with nothing in 94% of the way between"),
     ],
 )

@@ -34,6 +34,8 @@ def test_normals_stay() -> None:
     np.testing.assert_array_equal(Frame.around(cloud).to_unit(cloud).normals, cloud.normals)
 
 
-def test_one_place_has_no_frame() -> None:
+def test_one_place_and_none_have_no_frame() -> None:
+    with pytest.raises(InputError, match="whose coordinates are finite; got none"):
+        Frame.around(PointCloud(np.ones((0, 3))))
     with pytest.raises(InputError, match="all of them at one place"):
         Frame.around(PointCloud(np.ones((5, 3))))

@@ -142,22 +142,33 @@ def test_a_field_of_other_shapes_or_another_version_is_refused(
         (tensors, {**about, "frame": {"center": [0, 0], "scale": -1}}),
         (tensors, {**about, "format": "sdfrecon-field-0"}),
         (tensors, {}),
+        (tensors, [about]),
     ):
         files.write_tensors(path, changed, known)
         refused(capsys, "mesh", path, "--output", tmp_path / "mesh.ply")
     assert [p.name for p in tmp_path.iterdir()] == ["field.safetensors"]
 
 
+def test_a_field_that_reconstruct_did_not_make_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "field.safetensors"
+    files.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {"by": "hand"}))
+    run("info", path)
+    assert "2 sine layers of 8" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_in_memory_is_refused_before_the_work(
     tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    big = ("--output", tmp_path / "mesh.ply", "--quiet")
+    big, field = ("--output", tmp_path / "mesh.ply", "--quiet"), tmp_path / "field.safetensors"
     assert "are allowed: lower --resolution to" in refused(
         capsys, "reconstruct", ring_and_ball, *big, "--resolution", "4096", "--max-memory", "3"
     )
     assert "are free: lower --resolution to" in refused(
         capsys, "reconstruct", ring_and_ball, *big, "--resolution", "1000000"
     )
+    files.save_field(field, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
+    assert "are free: lower --resolution to" in refused(capsys, "mesh", field, *big[:2], "--resolution", "1000000")
+    field.unlink()
     assert "--max-memory must be above 0" in refused(capsys, "reconstruct", ring_and_ball, *big, "--max-memory", "-1")
     assert list(tmp_path.iterdir()) == []
 
@@ -276,6 +287,26 @@ def _without_plotly(page: bytes) -> bytes:
     from plotly.offline import get_plotlyjs
 
     return page.replace(get_plotlyjs().encode(), b"")
+
+
+def test_a_finished_run_leaves_its_folder_to_one_that_took_it_over(tmp_path: Path) -> None:
+    first, second = RunDir(tmp_path / "run", "k"), RunDir(tmp_path / "run", "k")
+    with first.in_use():
+        first.note(50, {})
+    with second.in_use():
+        first.remove()
+        assert second.losses() == {50: {}}
+    second.remove()
+    assert not (tmp_path / "run").exists()
+
+
+def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
+    (tmp_path / "losses-k.jsonl").mkdir()
+    with pytest.raises(InputError, match="cannot write .*losses-k.jsonl: Is a directory: choose another --run-dir"):
+        RunDir(tmp_path, "k").note(50, {})
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(InputError, match="cannot write .*lock: Is a directory"), RunDir(tmp_path, "k").in_use():
+        pass
 
 
 def test_a_killed_runs_folder_is_free_again(tmp_path: Path) -> None:
