@@ -21,11 +21,11 @@ import numpy as np
 import torch
 import tyro
 from machine import ROOT, commit, heading, timed
-from rivals import RIVALS
+from rivals import RIVALS, trimmed
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import clean
-from sdfrecon.files import read_mesh, write_arrays, write_mesh
+from sdfrecon.files import read_mesh, write_arrays
 from sdfrecon.finishing import finish, open_distance
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
@@ -127,17 +127,18 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str, sam
         except SystemExit as failure:
             results.add({**case, "method": method, "failed": str(failure).splitlines()[-1][-80:]})
             return
-        trimmed = target.with_stem("mesh_trimmed")
+        whole, dense = read_mesh(target), target.with_suffix(".npz")
+        meshes = {method: whole}
+        if dense.exists():
+            meshes[f"{method}_trimmed"] = trimmed(dense)
         if method not in RIVALS:
             used, _ = clean(cloud)
-            write_mesh(trimmed, finish(read_mesh(target), used, open_distance(used, cKDTree(used.points)))[0])
-        for path, name in ((target, method), (trimmed, f"{method}_trimmed")):
-            if path.exists():
-                mesh = read_mesh(path)
-                figures = asdict(compare(mesh, truth, samples)) | {"genus": genus(mesh), "true_genus": genus(truth)}
-                results.add({**case, "method": name, "seconds": seconds, "gigabytes": memory, **figures})
-                picture = render(coloured(mesh, truth), (-1, 0.6, -0.5), (0, 0, 1), 320)
-                write_image(OUT / f".{shape}-{scan}-{seed}-{name}.png", picture)
+            meshes[f"{method}_trimmed"] = finish(whole, used, open_distance(used, cKDTree(used.points)))[0]
+        for name, mesh in meshes.items():
+            figures = asdict(compare(mesh, truth, samples)) | {"genus": genus(mesh), "true_genus": genus(truth)}
+            results.add({**case, "method": name, "seconds": seconds, "gigabytes": memory, **figures})
+            picture = render(coloured(mesh, truth), (-1, 0.6, -0.5), (0, 0, 1), 320)
+            write_image(OUT / f".{shape}-{scan}-{seed}-{name}.png", picture)
 
 
 @cache

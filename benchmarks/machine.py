@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parent.parent
 LAUNCHER = """
 import os, sys, time
@@ -24,6 +26,8 @@ def heading(command: str) -> str:
     """Two lines of Markdown: the command, the machine, the commit."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
+    if torch.cuda.is_available():
+        models[0] += f", {torch.cuda.get_device_name()}"
     return f"`{command}`\n{len(models)} x {models[0]}, Python {platform.python_version()}, commit {commit()}\n"
 
 

@@ -1,6 +1,6 @@
 """The methods that ours is measured against, each as a command: `python benchmarks/rivals.py poisson9 CLOUD MESH`.
 
-A method that also has a density-trimmed variant writes that beside the mesh, as NAME_trimmed.ply.
+A method that has densities writes its mesh with them once more, as NAME.npz: `trimmed` cuts where they are least.
 """
 
 import sys
@@ -13,14 +13,22 @@ from sdfrecon.geometry import Mesh
 
 
 def poisson(cloud: Path, mesh: Path, depth: int) -> None:
-    """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it; trimmed: without the 1% of least density."""
+    """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it."""
     o3d, points = open3d(), read_cloud(cloud)
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.points))
     pcd.normals = o3d.utility.Vector3dVector(points.normals)
     made, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(pcd, depth=depth)
-    write_mesh(mesh, Mesh(np.asarray(made.vertices), np.asarray(made.triangles)))
-    made.remove_vertices_by_mask(np.asarray(density) < np.quantile(density, 0.01))
-    write_mesh(mesh.with_stem(f"{mesh.stem}_trimmed"), Mesh(np.asarray(made.vertices), np.asarray(made.triangles)))
+    vertices, faces = np.asarray(made.vertices), np.asarray(made.triangles)
+    write_mesh(mesh, Mesh(vertices, faces))
+    np.savez(mesh.with_suffix(".npz"), vertices=vertices, faces=faces, density=np.asarray(density))
+
+
+def trimmed(path: Path) -> Mesh:
+    """The mesh of an NPZ without its 1% of vertices of least density, and the triangles at them."""
+    with np.load(path) as made:
+        mesh, density = Mesh(made["vertices"], made["faces"]), made["density"]
+    kept = density >= np.quantile(density, 0.01)
+    return mesh.keep_faces(kept[mesh.faces].all(axis=1))
 
 
 def meshlab(cloud: Path, mesh: Path, name: str, **options: int) -> None:
