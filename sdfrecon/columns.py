@@ -43,7 +43,7 @@ def parse_text(file: Iterable[str]) -> Arrays:
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    if count is not None and table.shape[1] == 7 and _kind(table[:, 4:], alone=True) == "colors":
+    if count is not None and table.shape[1] >= 7 and _kind(table[:, 4:7], alone=True) == "colors":
         table = np.delete(table, INTENSITY, axis=1)
     return from_columns(table)
 

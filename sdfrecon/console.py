@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -38,7 +39,7 @@ def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     taken = {path.resolve() for path in inputs}
     for path in outputs:
         if path == STREAM:
-            continue
+            raise InputError("only a mesh goes to standard output: name a file instead of -")
         if path.resolve() in taken:
             raise InputError(f"{path} would be overwritten: choose another output")
         check_place(path)
@@ -89,11 +90,8 @@ def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
     from sdfrecon import files
 
     if path.suffix.lower() in files.MESH_READERS:
-        try:
+        with suppress(InputError):
             return files.read_mesh(path)
-        except InputError:
-            if path.suffix.lower() != ".ply":
-                raise
     return files.read_cloud(path)
 
 

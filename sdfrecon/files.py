@@ -54,17 +54,28 @@ def open3d() -> Any:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not."""
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not.
+
+    Where `path` is a link, what it leads to is replaced; a device or a pipe is written to as it is.
+    """
+    flows, place = _flows(path), path.resolve()
+    temporary = path if flows else place.with_name(f".{place.stem}.part{place.suffix}")
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if not flows:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, place)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}: choose another place") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if not flows:
+            temporary.unlink(missing_ok=True)
+
+
+def _flows(path: Path) -> bool:
+    """Whether there is a device or a pipe of this name."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_there(path: Path) -> None:
@@ -104,12 +115,12 @@ def read_cloud(path: str | Path) -> PointCloud:
     path = Path(path)
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
-        ".ply": meshfiles.read_ply,
+        ".ply": lambda p: meshfiles.read_ply(p, open3d),
         ".pcd": lambda p: read_pcd(p, open3d()),
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
-        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.arrays_of(meshfiles.load(p))),
+        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.arrays_of(meshfiles.load(p, open3d))),
     }
     if suffix not in readers:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
@@ -122,17 +133,17 @@ def read_cloud(path: str | Path) -> PointCloud:
 
 
 def read_mesh(path: str | Path) -> Mesh:
-    """A triangle mesh: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what cannot be read."""
+    """A triangle mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what is none."""
     path = Path(path)
     if path.suffix.lower() not in MESH_READERS:
         way = "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else "a mesh is"
         raise InputError(f"unknown ending of {path}: {way} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
-        loaded = meshfiles.load(path)
+        loaded = meshfiles.load(path, open3d)
         if not len(getattr(loaded, "faces", ())):
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
         arrays = meshfiles.arrays_of(loaded)
-        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), to_bytes(arrays.get("colors")))
+        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:
@@ -176,11 +187,24 @@ def check_place(path: Path) -> None:
     """Raises InputError where no file can be written: there is no folder, or no right to, or one has the name."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
-    folder = path.absolute().parent
+    if _flows(path):
+        return
+    folder = path.resolve().parent
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: no such directory: create {folder} first")
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    if not _may_write(folder):
         raise InputError(f"cannot write {path}: you may not write in {folder}: choose another place")
+
+
+def check_folder(path: Path) -> None:
+    """Raises InputError where a folder cannot be written in, or made."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not (there.is_dir() and _may_write(there)):
+        raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another place")
+
+
+def _may_write(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def make_folder(path: Path) -> None:
@@ -269,7 +293,7 @@ def write_arrays(path: Path, **arrays: NDArray) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, "utf-8", "backslashreplace")
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -280,5 +304,5 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_text(path: Path) -> Arrays:
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding="utf-8-sig", errors="replace") as file:  # comments may be in whatever they are in
         return parse_text(file)

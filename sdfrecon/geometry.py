@@ -166,6 +166,18 @@ class Mesh:
             colors=None if self.colors is None else self.colors[used],
         )
 
+    def welded(self) -> Mesh:
+        """With one vertex where several are at one place, as textures, flat shading and STL have them; normals go then.
+
+        Triangles that are none after that go, too.
+        """
+        _, first, same = np.unique(self.vertices + 0.0, axis=0, return_index=True, return_inverse=True)
+        if len(first) == len(self.vertices):
+            return self
+        faces = first[same][self.faces]
+        a, b, c = faces.T
+        return replace(self, faces=faces, normals=None).keep_faces((a != b) & (b != c) & (c != a))
+
     def clipped(self, value: Floats) -> Mesh:
         """The part where `value` (v,), linear between the vertices, is at most 0: triangles across that line are cut.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -11,21 +15,33 @@ from numpy.typing import NDArray
 from sdfrecon.columns import Arrays, from_names
 from sdfrecon.geometry import Floats, InputError, Mesh
 
+HEADER = 1 << 16
+"""Bytes in which a PLY's header ends."""
 
-def load(path: Path) -> Any:
+
+def load(path: Path, open3d: Callable[[], Any]) -> Any:
     """What trimesh makes of a file: its one mesh or point cloud, or all of its meshes joined."""
     import trimesh
 
-    with open(path, "rb") as file:
-        scene = trimesh.load_scene(file, file_type=path.suffix[1:].lower(), process=False)
+    suffix = path.suffix.lower()
+    textures: dict[str, Any] = {"skip_materials": True} if suffix == ".ply" else {}
+    try:
+        with open(path, "rb") as file:
+            scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **textures)
+    except ValueError:
+        if suffix != ".ply":
+            raise
+        points, faces, normals, colors = read_polygons(path, open3d())
+        return trimesh.Trimesh(points, faces, vertex_normals=normals, vertex_colors=colors, process=False)
     if len(scene.graph.nodes_geometry) != 1:
         return scene.to_mesh()
     # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
     (node,) = scene.graph.nodes_geometry
     transform, name = scene.graph[node]
     loaded = scene.geometry[name]
-    if path.suffix.lower() == ".stl":
-        loaded.merge_vertices()  # the format repeats a vertex for each triangle at it
+    if suffix == ".stl":  # the format repeats a vertex for each triangle at it
+        welded = Mesh(loaded.vertices, loaded.faces).welded()
+        return trimesh.Trimesh(welded.vertices, welded.faces, process=False)
     if np.array_equal(transform, np.eye(4)):
         return loaded
     if np.linalg.det(transform) <= 0 or not len(getattr(loaded, "faces", ())):
@@ -50,13 +66,21 @@ def arrays_of(loaded: Any) -> Arrays:
     return arrays
 
 
-def read_ply(path: Path) -> Arrays:
+def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
     """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
     # trimesh's own point cloud has no normals; its table of the file's properties has everything.
+    import trimesh
     from trimesh.exchange.ply import load_ply
 
-    with open(path, "rb") as file:
-        loaded = load_ply(file, skip_materials=True)
+    try:
+        with open(path, "rb") as file:
+            loaded = load_ply(file, fix_texture=False, skip_materials=True)
+    except ValueError:
+        points, faces, normals, colors = read_polygons(path, open3d())
+        if normals is None and len(faces):
+            normals = trimesh.Trimesh(points, faces, process=False).vertex_normals
+        given = {"points": points, "normals": normals, "colors": colors}
+        return {name: np.asarray(values) for name, values in given.items() if values is not None}
     vertex = loaded["metadata"]["_ply_raw"].get("vertex")
     if vertex is None or not vertex["length"]:
         raise InputError(f"{path} holds no points: expected a scan")
@@ -69,8 +93,38 @@ def read_ply(path: Path) -> Arrays:
         )
     arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
-        arrays["normals"] = np.asarray(load(path).vertex_normals)
+        built = trimesh.Trimesh(loaded["vertices"], loaded["faces"], process=False)
+        arrays["normals"] = np.asarray(built.vertex_normals)
     return arrays
+
+
+def read_polygons(path: Path, open3d: Any) -> tuple[Floats, NDArray[np.int64], Floats | None, Floats | None]:
+    """Vertices, triangles, and normals and colours (0 to 1) where there are any, of a PLY with polygons of many sizes.
+
+    trimesh reads no binary ones. Open3D does, but takes what it is promised, and says on standard error alone where a
+    file ends too soon. Raises ValueError for such a file.
+    """
+    with open(path, "rb") as file:
+        header = file.read(HEADER).partition(b"end_header")[0]
+    if sum(int(count) for count in re.findall(rb"^element \S+ (\d+)", header, re.MULTILINE)) > path.stat().st_size:
+        raise ValueError("it promises more than it holds")
+    with TemporaryFile() as said:
+        shown = os.dup(2)
+        try:
+            os.dup2(said.fileno(), 2)
+            mesh = open3d.io.read_triangle_mesh(str(path))
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
+        said.seek(0)
+        if wrong := said.read().decode(errors="replace").strip():
+            raise ValueError(wrong)
+    return (
+        np.asarray(mesh.vertices),
+        np.asarray(mesh.triangles).astype(np.int64),
+        np.asarray(mesh.vertex_normals) if mesh.has_vertex_normals() else None,
+        np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
+    )
 
 
 def write(path: Path, mesh: Mesh, name: str) -> None:
@@ -144,7 +198,7 @@ def _digits(mesh: Mesh) -> int:
 
 def _vertex_colors(loaded: Any) -> NDArray | None:
     if loaded.visual.kind == "vertex":
-        return np.asarray(loaded.visual.vertex_colors)
-    # A glTF with a material keeps its vertices' colours elsewhere.
-    colors = getattr(loaded.visual, "vertex_attributes", {}).get("color")
-    return None if colors is None else np.asarray(colors)
+        colors = loaded.visual.vertex_colors
+    else:  # a glTF with a material keeps its vertices' colours elsewhere
+        colors = getattr(loaded.visual, "vertex_attributes", {}).get("color")
+    return None if colors is None or not len(colors) else np.asarray(colors)

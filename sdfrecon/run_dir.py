@@ -61,9 +61,12 @@ class RunDir:
             yield
 
     def remove(self) -> None:
-        """Takes away a finished run's files, and the folder if nothing else is in it; not while another run uses it."""
+        """Takes away the files of this run and of those before it, and the folder if nothing else is in it.
+
+        Not while another run uses it.
+        """
         with suppress(InputError, PermissionError), self.in_use():
-            for path in (self.checkpoint, self._losses, self._lock):
+            for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob("losses-*"), self._lock):
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()

@@ -8,6 +8,7 @@ import torch
 from test_meshing import Ball
 
 from sdfrecon import files
+from sdfrecon.console import load_mesh_or_cloud
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
@@ -57,6 +58,60 @@ def ply(path: Path, form: str, real: str, extra: bool = False, count: int = 40) 
 @pytest.mark.parametrize("extra", [False, True])
 def test_every_kind_of_ply_is_read(tmp_path: Path, form: str, real: str, extra: bool) -> None:
     same(files.read_cloud(ply(tmp_path / "scan.ply", form, real, extra)))
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+@pytest.mark.parametrize("normals", [True, False])
+def test_a_ply_with_triangles_and_quads_is_read(tmp_path: Path, ending: bytes, normals: bool) -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 1]])
+    names = ["x", "y", "z", *(["nx", "ny", "nz"] if normals else [])]
+    header = ["ply", "format binary_little_endian 1.0", "element vertex 5", *(f"property double {n}" for n in names)]
+    header += ["element face 5", "property list uchar int vertex_indices", "end_header\n"]
+    faces = [(3, 2, 1, 0), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)]
+    body = b"".join(struct.pack(f"<{len(names)}d", *([*c, 0, 0, 1] if normals else c)) for c in corners)
+    body += b"".join(struct.pack(f"<B{len(face)}i", len(face), *face) for face in faces)
+    path = tmp_path / "pyramid.ply"
+    path.write_bytes("\n".join(header).encode() + body + ending)
+    mesh, cloud = files.read_mesh(path), files.read_cloud(path)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(cloud.points, corners)
+    assert cloud.normals is not None
+    assert (cloud.normals[4] == [0, 0, 1]).all() or not normals
+    for cut in (9, len(body) - 60):
+        path.write_bytes("\n".join(header).encode() + body[:-cut])
+        for read in (files.read_mesh, files.read_cloud):
+            with pytest.raises(InputError, match="cannot read .*pyramid.ply as a PLY"):
+                read(path)
+
+
+def test_an_obj_may_hold_points_alone(tmp_path: Path) -> None:
+    path = tmp_path / "points.obj"
+    path.write_text("".join(f"v {x} {y} {z}\n" for x, y, z in POINTS))
+    same(files.read_cloud(path), normals=False, colors=False)
+    assert isinstance(load_mesh_or_cloud(path), PointCloud)
+
+
+def test_a_vertex_that_a_file_repeats_is_one(tmp_path: Path) -> None:
+    corners = BALL.vertices[BALL.faces].reshape(-1, 3)
+    split = Mesh(corners, np.arange(len(corners)).reshape(-1, 3), np.repeat(BALL.face_normals, 3, axis=0))
+    for suffix in (".obj", ".ply"):
+        files.write_mesh(tmp_path / f"flat{suffix}", split)
+        back = files.read_mesh(tmp_path / f"flat{suffix}")
+        assert back.is_watertight
+        assert len(back.vertices) == len(BALL.vertices)
+
+
+def test_a_link_stays_and_a_device_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "run7.txt").write_text("old")
+    (tmp_path / "latest.txt").symlink_to(tmp_path / "run7.txt")
+    files.check_place(tmp_path / "latest.txt")
+    files.write_text(tmp_path / "latest.txt", "new")
+    assert (tmp_path / "latest.txt").is_symlink()
+    assert (tmp_path / "run7.txt").read_text() == "new"
+    files.check_place(Path("/dev/null"))
+    files.write_text(Path("/dev/null"), "away")
+    assert Path("/dev/null").is_char_device()
 
 
 def test_doubles_keep_their_digits(tmp_path: Path) -> None:
@@ -164,6 +219,14 @@ def test_meshes_come_back(tmp_path: Path, suffix: str) -> None:
     if suffix in (".ply", ".glb", ".obj"):
         np.testing.assert_allclose(back.normals, BALL.normals, atol=1e-6)
         assert files.read_cloud(path).normals is not None
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e6])
+def test_stl_is_closed_at_any_size(tmp_path: Path, scale: float) -> None:
+    files.write_mesh(tmp_path / "mesh.stl", replace(BALL, vertices=BALL.vertices * scale))
+    back = files.read_mesh(tmp_path / "mesh.stl")
+    assert back.is_watertight
+    assert back.faces.shape == BALL.faces.shape
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb", ".off"])
