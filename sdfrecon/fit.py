@@ -56,7 +56,10 @@ class FitConfig:
     clip: float | None = None
     """Largest norm of the gradient; None leaves it alone."""
     bfloat16: bool = False
-    """Take all but the field's values in bfloat16 where the device is faster at it: exact enough for a surface."""
+    """Take all but the field's values in bfloat16 where the device is faster at it: exact enough for a surface.
+
+    Muon's iterations are in it there in any case.
+    """
 
     def rate(self, step: int) -> float:
         """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
@@ -102,9 +105,9 @@ def fit(
     tape = Tape(field, config.bfloat16 and rounded)
     step, before, failures = 0, math.inf, 0
     if begun:
-        step = _restore(begun, field, optimiser, generator)
+        step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
         tell(f"going on after {step} steps")
-    good, saved = _state(step, field, optimiser, generator), time.monotonic()
+    good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
     with (
         _deferred_interrupt() as interrupted,
         tqdm(total=config.steps, initial=step, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
@@ -135,15 +138,17 @@ def fit(
                 good["optimiser/slowed"] /= 2
                 back = _restore(good, field, optimiser, generator)
                 tell(f"warning: the loss exploded before step {step}: back to {back}, and on with half the step")
-                step = back
+                step = bar.n = back
                 continue
-            good, before, ended = _state(step, field, optimiser, generator), now, False
-            if watched:
+            ended = False
+            if watched:  # at such steps alone, so that where it goes back to does not depend on the time
+                good, before = _state(step, now, field, optimiser, generator), now
                 ended = bool(watch and watch(step, {name: float(term.detach()) for name, term in terms.items()}))
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
                 bar.set_postfix_str(f"loss {now:.3g}, {speed:.0f}k points/s", refresh=False)
             if checkpoint is not None and (due or interrupted() or ended or step == config.steps):
-                files.write_tensors(checkpoint, good, {"format": CHECKPOINT_FORMAT})
+                state = _state(step, before, field, optimiser, generator)
+                files.write_tensors(checkpoint, state, {"format": CHECKPOINT_FORMAT})
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted(step, config.steps)
@@ -183,13 +188,14 @@ def constraint_terms(
     return terms, count
 
 
-def _state(step: int, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> dict[str, Tensor]:
-    """Copies of all that a step changes."""
+def _state(step: int, loss: float, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> dict[str, Tensor]:
+    """Copies of all that a step changes, and the loss when it was last looked at."""
     tensors = {f"field/{name}": value for name, value in field.state_dict().items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state.items()}
     return {name: value.clone() for name, value in tensors.items()} | {
         "generator": generator.get_state(),
         "step": torch.tensor(step),
+        "loss": torch.tensor(loss),
         "bfloat16": torch.tensor(optimiser.bfloat16),
     }
 

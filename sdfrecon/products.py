@@ -26,7 +26,7 @@ def exact_products() -> Iterator[None]:
     processor's vector width alone. torch hands float32 to oneDNN only where it may round to bfloat16; without hardware
     for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
     """
-    with _allowed(CUBLAS, "ieee"), _allowed(ONEDNN, "bf16" if _onednn_is_exact() else ONEDNN.fp32_precision):
+    with _allowed(CUBLAS, "ieee"), _allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"):
         yield
 
 

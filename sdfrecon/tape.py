@@ -65,12 +65,14 @@ class Tape:
         self.rounded = [w.to(self.dtype) for w, _ in self.scaled]
         *sines, (weight, bias) = self.scaled
         self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]), dtype=self.dtype)
-        activation, (z, after) = points, self._room("z", 2, *self.sine[0].shape)
+        rounded = self.dtype != points.dtype
+        activation, (z, exact) = points, self._room("z", 2, *self.sine[0].shape)
         for layer, (w, b) in enumerate(sines):
             torch.addmm(b, activation, w.T, out=z)
             torch.cos(z, out=self.cosine[layer])
-            activation = torch.sin(z, out=after)
-            self.sine[layer].copy_(activation)
+            activation = torch.sin(z, out=exact if rounded else self.sine[layer])
+            if rounded:
+                self.sine[layer].copy_(activation)
         self.value = torch.addmm(bias, activation, weight.T).requires_grad_()
         return Jet(self.value, self._gradient, self._laplacian)
 

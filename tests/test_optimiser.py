@@ -48,6 +48,7 @@ def test_muon_is_pytorchs_up_to_bfloat16() -> None:
 def test_orthogonal_keeps_singular_vectors_and_levels_singular_values() -> None:
     matrices = torch.randn(3, 40, 40, generator=torch.Generator().manual_seed(0))
     levelled = orthogonal(matrices)
+    assert (orthogonal(matrices, bfloat16=True) - levelled).abs().max() < 0.05
     u, _, v = torch.linalg.svd(matrices)
     inner = u.mT @ levelled @ v.mT
     values = inner.diagonal(dim1=-2, dim2=-1)
