@@ -48,19 +48,18 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
     if not spread[1] > 1e-9 * spread[0]:
         raise InputError("expected points of a surface; got points on a line: check the columns of the file")
-    if empty := _empty_share(cloud.points):
-        raise InputError(
-            f"expected one scan; got parts far apart, with nothing in {empty:.0%} of the way between: "
-            "reconstruct each on its own, or take away what is stray"
-        )
-
     normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
     around = neighbours(cloud)
     lost = strays(around)
     keep(~lost, "they are no part of the surface that their neighbours show")
     _enough(cloud)
-    if (seam := at_a_seam(neighbours(cloud) if lost.any() else around)) > 0.25 * len(cloud) ** 0.5:
+    if empty := _empty_share(cloud.points):
+        raise InputError(
+            f"expected one scan; got parts far apart, with nothing in {empty:.0%} of the way between: "
+            "reconstruct each on its own, or take away what is stray"
+        )
+    if (seam := at_a_seam(_without(lost, around))) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
@@ -119,6 +118,12 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
     off = (steep > 0.6) & (steep > 3 * steep[index].mean(axis=1))
     return alone & apart | contradicted | off
+
+
+def _without(lost: NDArray[np.bool_], around: Neighbours) -> Neighbours:
+    """The neighbours of those that are not lost; a lost one agrees with everything."""
+    index, distance, cosine, rise = around
+    return index[~lost], distance[~lost], np.where(lost[index], 1, cosine)[~lost], rise[~lost]
 
 
 def at_a_seam(around: Neighbours) -> int:

@@ -39,5 +39,6 @@ def _deviation(patches: Floats, normals: Floats) -> Floats:
     across = unit_vectors(np.cross(normals, least))
     x, y, z = (np.einsum("nkd,nd->nk", patches, axis) for axis in (across, np.cross(normals, across), normals))
     # The last diagonal entry of R is the length of what the columns before leave of the last one.
-    _, r = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, z], axis=2))
+    quadric = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, z], axis=2)
+    r = np.asarray(np.linalg.qr(quadric, mode="r"))
     return np.abs(r[:, -1, -1]) / np.sqrt(patches.shape[1] - 6)

@@ -15,7 +15,7 @@ from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud
-from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, near_points, uniform_points
+from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, moved, uniform_points
 
 NEIGHBOURS = 8
 FEW = 20_000
@@ -86,9 +86,11 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
     """
     device = generator.device
     tree = cKDTree(cloud.points)
-    spacing = tree.query(cloud.points, k=[min(NEIGHBOURS + 1, len(cloud))], workers=-1)[0][:, 0]
     points = _tensor(cloud.points, generator)
-    near = near_points(points, _tensor(spacing * config.near_spread, generator), config.pool, generator)
+    rows = torch.randint(len(points), (config.pool,), generator=generator, device=device)
+    drawn, again = np.unique(rows.cpu().numpy(), return_inverse=True)
+    spacing = tree.query(cloud.points[drawn], k=[min(NEIGHBOURS + 1, len(cloud))], workers=-1)[0][again, 0]
+    near = moved(points[rows], _tensor(spacing * config.near_spread, generator), generator)
     box = uniform_points(config.pool, 3, generator)
     # Far from the surface some of the samples say as much as all, and finding the nearest is many times faster.
     some = cloud.select(torch.randperm(len(cloud), generator=generator, device=device)[:FEW].cpu().numpy())

@@ -127,8 +127,7 @@ def uniform_points(count: int, dim: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, dim, generator=generator, device=generator.device) * 2 - 1
 
 
-def near_points(points: Tensor, spread: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count, d): points (n, d) picked at random, each moved by a Gaussian of its own deviation, spread (n,)."""
-    rows = torch.randint(len(points), (count,), generator=generator, device=generator.device)
-    noise = torch.randn(count, points.shape[1], generator=generator, device=generator.device)
-    return (points[rows] + noise * spread[rows, None]).clamp(-1, 1)
+def moved(points: Tensor, spread: Tensor, generator: torch.Generator) -> Tensor:
+    """(n, d): points (n, d), each moved by a Gaussian of its own deviation, spread (n,), but not out of the box."""
+    noise = torch.randn(points.shape, generator=generator, device=generator.device)
+    return (points + noise * spread[:, None]).clamp(-1, 1)

@@ -129,6 +129,15 @@ def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     assert notes[0].startswith(f"dropped {lost.sum()} of {len(cloud):,} points: they are no part of the surface")
 
 
+def test_one_point_far_away_does_not_stop_the_rest() -> None:
+    shell = ball()
+    assert shell.normals is not None
+    cloud = PointCloud(np.append(shell.points, [[50.0, 0, 0]], axis=0), np.append(shell.normals, [[0, 1.0, 0]], axis=0))
+    cleaned, notes = clean(cloud)
+    np.testing.assert_array_equal(cleaned.points, shell.points)
+    assert len(notes) == 1
+
+
 @pytest.mark.parametrize("thickness", [2.0, 0.01])
 def test_a_point_whose_normal_contradicts_its_neighbours_goes_and_edges_and_thin_walls_stay(thickness: float) -> None:
     rng = np.random.default_rng(4)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sdfrecon.sampling import PATCH, Box, Patches, Pool, Raster, near_points, uniform_points
+from sdfrecon.sampling import PATCH, Box, Patches, Pool, Raster, moved, uniform_points
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -66,11 +66,9 @@ def test_uniform_points_fill_the_box_evenly() -> None:
     assert points.var(0).tolist() == pytest.approx([1 / 3] * 3, rel=0.01)
 
 
-def test_near_points_spread_as_told_and_stay_in_the_box() -> None:
-    points = torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]])
-    drawn = near_points(points, torch.tensor([0.01, 0.1]), 100_000, generator())
-    first = drawn[drawn.norm(dim=1) < 0.2]
-    second = drawn[drawn.norm(dim=1) > 0.2]
-    assert first.std(0).tolist() == pytest.approx([0.01] * 3, rel=0.03)
-    assert second.std(0).tolist() == pytest.approx([0.1] * 3, rel=0.03)
-    assert near_points(points, torch.tensor([9.0, 9.0]), 100, generator()).abs().max() <= 1
+def test_moved_points_spread_as_told_and_stay_in_the_box() -> None:
+    points = torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]]).repeat(50_000, 1)
+    drawn = moved(points, torch.tensor([0.01, 0.1]).repeat(50_000), generator())
+    assert drawn[::2].std(0).tolist() == pytest.approx([0.01] * 3, rel=0.03)
+    assert drawn[1::2].std(0).tolist() == pytest.approx([0.1] * 3, rel=0.03)
+    assert moved(points, torch.full((100_000,), 9.0), generator()).abs().max() <= 1
