@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from typing import Annotated, Any
 
 import tyro
@@ -50,6 +50,9 @@ Command = (
 
 def main(args: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may be in whatever they are in
+            stream.reconfigure(errors="backslashreplace")
     said = StringIO()
     try:
         with redirect_stderr(said):

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sdfrecon.console import (
     at_least,
     beside,
@@ -52,15 +54,17 @@ def reconstruct(command: Reconstruct) -> None:
     field = command.field or (None if streamed else output.with_suffix(".safetensors"))
     page = named_after.with_suffix(".html") if command.report else None
     run_dir = command.run_dir or named_after.with_name(f".{named_after.stem}.run")
-    check_places([scan], [path for path in (output, field, page) if path])
-    if run_dir.is_dir():
-        files.check_place(run_dir / "run.json")
+    if field is not None and field.suffix.lower() != ".safetensors":
+        raise InputError(f"--field must end in .safetensors; got {field}")
+    check_places([scan], [path for path in (None if streamed else output, field, page) if path])
+    files.check_folder(run_dir)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
     if not command.estimate_normals:
         check_normals(cloud)
     files.check_precision(output, cloud.points)
     tell(f"{scan}: {describe(cloud)}")
+    _announce(cloud, config, command, tell)
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
 
@@ -68,7 +72,6 @@ def reconstruct(command: Reconstruct) -> None:
         read, cloud = len(cloud), estimate_normals(cloud, command.viewpoint)
         if len(cloud) < read:
             tell(f"dropped {read - len(cloud):,} of {read:,} points: not finite, or copies of another point")
-    _announce(cloud, config, command, tell)
 
     start = time.monotonic()
     live = _live(cloud, config, command) if command.view else None
@@ -135,7 +138,8 @@ def mesh(command: MeshCommand) -> None:
     from sdfrecon.plan import check_memory, check_trim, meshing_memory, spacing
     from sdfrecon.reconstruction import pick_device
 
-    check_places([path for path in (command.field, command.scan) if path], [command.output])
+    streamed = command.output == files.STREAM
+    check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
     files.check_mesh_ending(command.output)
     at_least(8, "--resolution", command.resolution, command.resolution)
     check_distance("--trim", command.trim)
@@ -144,10 +148,11 @@ def mesh(command: MeshCommand) -> None:
     if command.scan and command.level:
         raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
     field = load_shape(command.field).on(pick_device(command.device))
+    files.check_precision(command.output, field.frame.points_to_world(np.array([[-1.0] * 3, [1.0] * 3])))
+    check_memory(meshing_memory(command.resolution), command.resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
         check_trim(command.trim, spacing(cloud))
-    check_memory(meshing_memory(command.resolution), command.resolution)
     made = field.mesh(command.resolution, command.level)
     if cloud is not None:
         made, notes = finish(made, cloud, command.trim)
@@ -202,13 +207,13 @@ def demo(command: Demo) -> None:
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
     """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.plan import check_memory, check_trim, plan
+    from sdfrecon.plan import Plan, check_memory, check_trim
     from sdfrecon.reconstruction import pick_device
 
     where = pick_device(command.device)
-    expected = plan(cloud, config, where)
-    net, steps = expected.config.siren, expected.config.fit.steps
+    expected = Plan(cloud, config, where)
     if not command.quiet:
+        net, steps = expected.config.siren, expected.config.fit.steps
         tell(
             f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
             f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
@@ -221,8 +226,10 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:
     """Says what was made, and how well the field goes through the points."""
+    from sdfrecon.page import SHOWN_POINTS
+
     used = result.cloud
-    error = abs(result.field.distance(used.thinned(50_000).points)).mean()
+    error = abs(result.field.distance(used.thinned(SHOWN_POINTS).points)).mean()
     tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)})")
     if field is not None:
         tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")

@@ -28,7 +28,7 @@ class Reconstruct:
     output: Maybe[Path] = None
     """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """draft takes 10 to 30 s on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
+    """draft takes 10 to 40 s on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: Maybe[int] = None

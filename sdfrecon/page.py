@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import nearest
@@ -59,7 +60,7 @@ def reconstruction_page(
     colours = "#446" if scan.colors is None else [f"rgb({r},{g},{b})" for r, g, b in scan.colors]
     points, marks = scan.points - center, {"size": 1.6, "color": colours}
     shown = {
-        f"scan ({len(scan):,} points)": _points(points, marks),
+        f"{len(scan):,} points of the scan": _points(points, marks),
         f"mesh ({len(mesh.faces):,} triangles)": _surface(small, center),
         "distance of the scan from the mesh": _points(points, _coloured(away, float(np.quantile(away, 0.99)))),
     }
@@ -89,7 +90,10 @@ def reconstruction_page(
 def comparison_page(title: str, meshes: Mapping[str, Mesh], reference: Mesh | PointCloud, facts: Facts) -> str:
     """The HTML of meshes against a reference: each coloured by its distance from it, on one scale."""
     small = {name: _decimated(mesh) for name, mesh in meshes.items()}
-    away = {name: nearest(mesh.vertices, reference)[0] for name, mesh in small.items()}
+    away = {}
+    for name, mesh in meshes.items():  # of the whole mesh, not of what is shown of it
+        _, same = cKDTree(mesh.vertices).query(small[name].vertices, workers=-1)
+        away[name] = nearest(mesh.vertices, reference)[0][same]
     worst = float(np.quantile(np.concatenate(list(away.values())), 0.99))
     center = _center(next(iter(small.values())))
     shown = {name: _surface(mesh, center, away[name], worst) for name, mesh in small.items()}

@@ -15,18 +15,24 @@ from sdfrecon.cleaning import first_of_each
 from sdfrecon.geometry import InputError, PointCloud, finite
 from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step, sized
 
+CONTAINER = Path("/sys/fs/cgroup")
 A_POINT, A_SQUARE = 600, 1100
 """Bytes held for each point of the scan, and for each square of a face of the grid (benchmarks/speed.py)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """points: that will be used. config: as suits them. memory: bytes at the peak."""
+    """What fitting and meshing a cloud will take: who asks waits for what he asks for alone."""
 
-    points: PointCloud
-    config: ReconstructConfig
+    cloud: PointCloud
+    asked: ReconstructConfig
     device: torch.device
-    memory: float
+
+    @cached_property
+    def points(self) -> PointCloud:
+        """Those that will be used, but for outliers."""
+        used = PointCloud(self.cloud.points[finite(self.cloud.points)])
+        return used.select(first_of_each(used.points))
 
     @cached_property
     def spacing(self) -> float:
@@ -34,17 +40,19 @@ class Plan:
         return spacing(self.points)
 
     @cached_property
+    def config(self) -> ReconstructConfig:
+        """As suits so many points."""
+        return sized(self.asked, len(self.points))
+
+    @cached_property
     def seconds(self) -> float:
-        """Of the fit: the first who asks waits for a few steps."""
+        """Of the fit, by a few of its steps."""
         return self.config.fit.steps * seconds_per_step(self.config, self.device)
 
-
-def plan(cloud: PointCloud, config: ReconstructConfig, device: torch.device) -> Plan:
-    """What fitting and meshing a cloud will take. The process that asks is counted as it is."""
-    used = PointCloud(cloud.points[finite(cloud.points)])
-    used = used.select(first_of_each(used.points))
-    memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
-    return Plan(used, sized(config, len(used)), device, memory)
+    @cached_property
+    def memory(self) -> float:
+        """Bytes at the peak, with what this process has held before."""
+        return A_POINT * len(self.cloud) + meshing_memory(self.asked.resolution)
 
 
 def spacing(cloud: PointCloud) -> float:
@@ -65,7 +73,7 @@ def check_trim(trim: float, spacing: float) -> None:
 
 
 def meshing_memory(resolution: int) -> float:
-    """Bytes that this process will have held when it has made a mesh over so many cells."""
+    """Bytes for a mesh over so many cells, with the most that this process has held before."""
     return _held() + A_SQUARE * resolution**2
 
 
@@ -83,13 +91,25 @@ def check_memory(needed: float, resolution: int, allowed: float | None = None) -
 
 
 def free_memory() -> float:
-    """Bytes that this process may still take, with those that it holds; infinite where the system does not say."""
+    """Bytes that this process may still take, with those that it has held; infinite where the system does not say.
+
+    The machine's, or what is left to the container: its limit less what it uses, without the files it caches.
+    """
+    machine = _numbers(Path("/proc/meminfo")).get("MemAvailable:", np.inf) * 1024
+    limit, used = (_numbers(CONTAINER / name).get("", np.inf) for name in ("memory.max", "memory.current"))
+    cached = _numbers(CONTAINER / "memory.stat").get("inactive_file", 0.0)
+    container = limit - (used - cached) if np.isfinite([limit, used]).all() else np.inf
+    return min(machine, container) + _held()
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    """The numbers of a file of the system by name, "" for one that stands alone; none where there is no such file."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
-        return float("inf")
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024
-    return free + _held()
+        return {}
+    pairs = [(line[0], line[1]) if len(line) > 1 else ("", line[0]) for line in lines if line]
+    return {name: float(number) for name, number in pairs if number.isdigit()}
 
 
 def _held() -> float:

@@ -24,6 +24,7 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.noise import spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
+from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
 
@@ -80,6 +81,8 @@ WIDTH, LEAST_WIDTH = 8.75, 128
 MANY = 60_000
 """Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
 LEAST_BATCH = 256
+MEASURED = 5000
+"""Points on which a step's time is measured: more than any preset draws in one."""
 _CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
@@ -220,6 +223,8 @@ def pick_device(name: str) -> torch.device:
     """ "auto", "cpu" or "cuda" as a device. Raises InputError where there is no such one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"expected one of the devices auto, cpu, cuda; got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("no CUDA device was found: pass --device cpu, or --device auto to take one where there is one")
     return torch.device(name)
@@ -254,9 +259,8 @@ def run_of(field: Field, folder: Path) -> RunDir:
 
 
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
-    """How long a step of the fit takes on a device: the mean of a few, on a small cloud: the points do not matter."""
+    """How long a step of the fit takes on a device: the mean of a few, on points of a ball."""
+    ball = evenly_spread(MEASURED)
     generator = torch.Generator(where).manual_seed(0)
-    points = torch.nn.functional.normalize(torch.randn(1000, 3, generator=generator, device=where), dim=-1) / 2
-    cloud = PointCloud(points.cpu().numpy(), 2 * points.cpu().numpy())
-    problem = _problem(cloud, config.surface and replace(config.surface, pool=1000), generator)
+    problem = _problem(PointCloud(ball / 2, ball), config.surface and replace(config.surface, pool=MEASURED), generator)
     return time_step(problem, Siren(3, 1, config.siren, generator), config.fit, generator)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import files
-    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step, sized
+    from sdfrecon.plan import Plan
+    from sdfrecon.reconstruction import PRESETS, pick_device
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
@@ -68,9 +69,9 @@ def info(command: Info) -> None:
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
     for name, config in PRESETS.items():
-        config = sized(config, len(used))
-        step, steps = seconds_per_step(config, where), config.fit.steps
-        say(f"  {name:9} {duration(step * steps):>9} ({steps:,} steps of {step * 1000:.3g} ms)")
+        expected = Plan(loaded, config, where)
+        seconds, steps = expected.seconds, expected.config.fit.steps
+        say(f"  {name:9} {duration(seconds):>9} ({steps:,} steps of {seconds / steps * 1000:.3g} ms)")
 
 
 def compare(command: Compare) -> None:
@@ -123,12 +124,15 @@ def _figures(result: Comparison) -> Iterator[str]:
 def view(command: View) -> None:
     """File -> page in the browser."""
     from sdfrecon.frame import Frame
+    from sdfrecon.plan import check_memory, meshing_memory
+    from sdfrecon.reconstruction import pick_device
     from sdfrecon.viewer import Viewer
 
     check_places([command.file], [])
     at_least(8, "--resolution", command.resolution, command.resolution)
     if command.file.suffix.lower() == ".safetensors":
-        field = load_shape(command.file)
+        check_memory(meshing_memory(command.resolution), command.resolution)
+        field = load_shape(command.file).on(pick_device("auto"))
         viewer = Viewer(field.frame, command.host, command.port)
         viewer.show_mesh(field.mesh(command.resolution))
         viewer.show_slices(field)
@@ -148,10 +152,10 @@ def view(command: View) -> None:
 def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
-    from sdfrecon.reconstruction import run_of
+    from sdfrecon.reconstruction import pick_device, run_of
 
     try:
-        run = json.loads((command.run_dir / "run.json").read_text())
+        run = json.loads((command.run_dir / "run.json").read_text("utf-8"))
         places = [run[name] for name in ("scan", "mesh", "field")]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
@@ -163,7 +167,7 @@ def report(command: Report) -> None:
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
     check_places([scan, mesh_path, field_path], [output])
-    made, field = files.read_mesh(mesh_path), load_shape(field_path)
+    made, field = files.read_mesh(mesh_path), load_shape(field_path).on(pick_device("auto"))
     cloud = load_fitted(scan, field)
     write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
     say(f"page: {output}")

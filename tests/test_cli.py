@@ -142,7 +142,9 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, "--output", tmp_path / "mesh.xls"), "a mesh is written as one of"),
         ((ring_and_ball, "--output", tmp_path / "no" / "mesh.ply"), "no such directory"),
         ((ring_and_ball, "--output", ring_and_ball), "would be overwritten"),
-        ((ring_and_ball, *output, "--field", ring_and_ball), "would be overwritten"),
+        ((ring_and_ball, *output, "--field", ring_and_ball), "--field must end in .safetensors"),
+        ((ring_and_ball, *output, "--field", "-"), "--field must end in .safetensors"),
+        ((ring_and_ball, *output, "--run-dir", bare / "run"), f"{bare} does not allow it: choose another place"),
         ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
@@ -162,6 +164,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     assert "must end in .npz" in refused(capsys, "query", bare, bare, "--output", tmp_path / "x.txt")
     assert "--port must be from 1 to 65535; got 99999" in refused(capsys, "view", ring_and_ball, "--port", "99999")
     assert "holds no finished run" in refused(capsys, "report", tmp_path)
+    assert "only a mesh goes to standard output" in refused(capsys, "compare", bare, bare, "--json", "-")
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
     assert sorted(tmp_path.iterdir()) == before

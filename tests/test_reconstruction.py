@@ -7,10 +7,11 @@ import torch
 
 import sdfrecon
 from sdfrecon.field import Field
+from sdfrecon.fit import FitConfig, constraint_terms
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.metrics import nearest, sample_surface
-from sdfrecon.problems import SurfaceConfig
+from sdfrecon.problems import Problem, SurfaceConfig
 from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
@@ -133,8 +134,17 @@ def test_what_happened_to_the_fit_is_told_of_it(ring_and_ball: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_takes_a_step_and_its_time_is_told(name: str) -> None:
-    assert 0 <= seconds_per_step(PRESETS[name], torch.device("cpu")) < np.inf
+def test_a_presets_time_is_measured_on_a_whole_step_of_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def watched(problem: Problem, siren: Siren, config: FitConfig, generator: torch.Generator) -> float:
+        drawn.append(constraint_terms(problem, siren.jet, generator, 0.0)[1])
+        return 1.0
+
+    monkeypatch.setattr("sdfrecon.reconstruction.time_step", watched)
+    assert seconds_per_step(PRESETS[name], torch.device("cpu")) == 1
+    loss = PRESETS[name].surface
+    assert drawn == [2800 if loss is None else loss.on_surface + loss.near_surface + loss.in_box]
 
 
 def test_what_does_not_exist_is_named() -> None:
@@ -142,6 +152,8 @@ def test_what_does_not_exist_is_named() -> None:
         reconstruct(PointCloud(np.eye(3)), "best")
     with pytest.raises(InputError, match="the seed must be from 0"):
         reconstruct(PointCloud(np.eye(3)), replace(SHORT, seed=1 << 64))
+    with pytest.raises(InputError, match="one of the devices auto, cpu, cuda; got 'gpu'"):
+        pick_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="no CUDA device was found: pass --device cpu"):
             pick_device("cuda")
@@ -149,9 +161,17 @@ def test_what_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_a_gpu_gives_the_same_shape(ring_and_ball: Path) -> None:
-    mesh = reconstruct(sdfrecon.read_cloud(ring_and_ball), SHORT, device="cuda").mesh
-    assert np.abs(RING_AND_BALL(sample_surface(mesh, 20_000, np.random.default_rng(0))[0])).mean() < 2.8e-3
+def test_a_gpu_gives_the_same_shape(tmp_path: Path, ring_and_ball: Path) -> None:
+    cloud = sdfrecon.read_cloud(ring_and_ball)
+    reconstruct(cloud, SHORT, device="cuda", run_dir=tmp_path, watch=lambda step, *_: step == 100)
+    result = reconstruct(cloud, SHORT, device="cuda", run_dir=tmp_path)
+    assert "going on after 100 steps" in result.notes
+    assert result.field.device.type == "cuda"
+    assert result.mesh.is_watertight
+    assert np.abs(RING_AND_BALL(sample_surface(result.mesh, 20_000, np.random.default_rng(0))[0])).mean() < 2.8e-3
+    sdfrecon.save_field(tmp_path / "field.safetensors", result.field)
+    here = sdfrecon.load_field(tmp_path / "field.safetensors")
+    np.testing.assert_allclose(here.distance(cloud.points), result.field.distance(cloud.points), atol=1e-4)
 
 
 def test_a_real_scan_becomes_one_watertight_piece_close_to_it(gargoyle: Path) -> None:

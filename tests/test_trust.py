@@ -19,6 +19,7 @@ from sdfrecon import files
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
+from sdfrecon.plan import free_memory
 from sdfrecon.reconstruction import PRESETS, reconstruct
 from sdfrecon.run_dir import RunDir
 from sdfrecon.shapes import RING_AND_BALL
@@ -171,6 +172,20 @@ def test_what_does_not_fit_in_memory_is_refused_before_the_work(
     field.unlink()
     assert "--max-memory must be above 0" in refused(capsys, "reconstruct", ring_and_ball, *big, "--max-memory", "-1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdfrecon.plan.CONTAINER", tmp_path)
+    machine = free_memory()
+    for limit, free in (("max", machine), ("1000000000", 400_000_000)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text("700000000\n")
+        (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
+        assert free_memory() == pytest.approx(free + (resident() if limit != "max" else 0), rel=0.2)
+
+
+def resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def test_before_it_starts_it_says_what_it_takes(ring_and_ball: Path, tmp_path: Path) -> None:
