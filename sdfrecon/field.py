@@ -48,7 +48,8 @@ class Field:
     def mesh(self, resolution: int = 256, level: float = 0.0) -> Mesh:
         """The surface at distance `level` (world units, outside is positive), over `resolution` cells along an axis.
 
-        Watertight, outward, with unit normals. Raises InputError where there is no such surface.
+        Watertight, outward, with unit normals, which are the field's gradient, on a cap at the cube's border too.
+        Raises InputError where there is no such surface, for a level that is not finite or fewer than 2 cells.
         """
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")

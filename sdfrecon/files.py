@@ -120,7 +120,7 @@ def read_cloud(path: str | Path) -> PointCloud:
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
-        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.arrays_of(meshfiles.load(p, open3d))),
+        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.read(p, open3d)),
     }
     if suffix not in readers:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
@@ -139,11 +139,10 @@ def read_mesh(path: str | Path) -> Mesh:
         way = "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else "a mesh is"
         raise InputError(f"unknown ending of {path}: {way} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
-        loaded = meshfiles.load(path, open3d)
-        if not len(getattr(loaded, "faces", ())):
+        arrays = meshfiles.read(path, open3d)
+        if "faces" not in arrays:
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
-        arrays = meshfiles.arrays_of(loaded)
-        return Mesh(arrays["points"], loaded.faces, arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
+        return Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:
@@ -200,7 +199,7 @@ def check_folder(path: Path) -> None:
     """Raises InputError where a folder cannot be written in, or made."""
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not (there.is_dir() and _may_write(there)):
-        raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another place")
+        raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
 
 
 def _may_write(folder: Path) -> bool:

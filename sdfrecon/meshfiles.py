@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from sdfrecon.columns import Arrays, from_names
 from sdfrecon.geometry import Floats, InputError, Mesh
 
+COLORS = "_COLOR_0"
 HEADER = 1 << 16
 """Bytes in which a PLY's header ends."""
 
 
-def load(path: Path, open3d: Callable[[], Any]) -> Any:
-    """What trimesh makes of a file: its one mesh or point cloud, or all of its meshes joined."""
+def read(path: Path, open3d: Callable[[], Any]) -> Arrays:
+    """A file's points and, where there are any, its faces (f, 3), normals and colours: of all its meshes together."""
     import trimesh
 
     suffix = path.suffix.lower()
@@ -31,39 +32,41 @@ def load(path: Path, open3d: Callable[[], Any]) -> Any:
     except ValueError:
         if suffix != ".ply":
             raise
-        points, faces, normals, colors = read_polygons(path, open3d())
-        return trimesh.Trimesh(points, faces, vertex_normals=normals, vertex_colors=colors, process=False)
-    if len(scene.graph.nodes_geometry) != 1:
-        return scene.to_mesh()
-    # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
-    (node,) = scene.graph.nodes_geometry
-    transform, name = scene.graph[node]
-    loaded = scene.geometry[name]
+        return _polygons(path, open3d())
+    loaded, colors = _joined(scene)
     if suffix == ".stl":  # the format repeats a vertex for each triangle at it
         welded = Mesh(loaded.vertices, loaded.faces).welded()
-        return trimesh.Trimesh(welded.vertices, welded.faces, process=False)
-    if np.array_equal(transform, np.eye(4)):
-        return loaded
-    if np.linalg.det(transform) <= 0 or not len(getattr(loaded, "faces", ())):
-        return scene.to_mesh()
-    normals = loaded.vertex_normals @ np.linalg.inv(transform[:3, :3])
-    return trimesh.Trimesh(
-        trimesh.transform_points(loaded.vertices, transform),
-        loaded.faces,
-        vertex_normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
-        vertex_colors=_vertex_colors(loaded),
-        process=False,
-    )
-
-
-def arrays_of(loaded: Any) -> Arrays:
-    """Points, and normals and colours where there are any, of what `load` gave."""
+        loaded = trimesh.Trimesh(welded.vertices, welded.faces, process=False)
     arrays = {"points": np.asarray(loaded.vertices)}
     if len(getattr(loaded, "faces", ())):
-        arrays["normals"] = np.asarray(loaded.vertex_normals)
-    if (colors := _vertex_colors(loaded)) is not None:
-        arrays["colors"] = colors[:, :3]
+        arrays["faces"], arrays["normals"] = np.asarray(loaded.faces), np.asarray(loaded.vertex_normals)
+    if colors is not None:
+        arrays["colors"] = _as_shown(colors[:, :3]) if suffix in (".glb", ".gltf") else colors[:, :3]
     return arrays
+
+
+def _joined(scene: Any) -> tuple[Any, NDArray | None]:
+    """The one mesh or point cloud of trimesh's scene, or all of its meshes joined, and the colours as stored."""
+    import trimesh
+
+    if len(scene.graph.nodes_geometry) == 1:
+        # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
+        (node,) = scene.graph.nodes_geometry
+        transform, name = scene.graph[node]
+        one = scene.geometry[name]
+        if np.array_equal(transform, np.eye(4)):
+            return one, _vertex_colors(one)
+        if np.linalg.det(transform) > 0 and len(getattr(one, "faces", ())):
+            normals = one.vertex_normals @ np.linalg.inv(transform[:3, :3])
+            placed = trimesh.Trimesh(
+                trimesh.transform_points(one.vertices, transform),
+                one.faces,
+                vertex_normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
+                process=False,
+            )
+            return placed, _vertex_colors(one)
+    joined = scene.to_mesh()
+    return joined, _vertex_colors(joined)
 
 
 def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
@@ -76,11 +79,7 @@ def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
         with open(path, "rb") as file:
             loaded = load_ply(file, fix_texture=False, skip_materials=True)
     except ValueError:
-        points, faces, normals, colors = read_polygons(path, open3d())
-        if normals is None and len(faces):
-            normals = trimesh.Trimesh(points, faces, process=False).vertex_normals
-        given = {"points": points, "normals": normals, "colors": colors}
-        return {name: np.asarray(values) for name, values in given.items() if values is not None}
+        return _polygons(path, open3d())
     vertex = loaded["metadata"]["_ply_raw"].get("vertex")
     if vertex is None or not vertex["length"]:
         raise InputError(f"{path} holds no points: expected a scan")
@@ -98,8 +97,8 @@ def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
     return arrays
 
 
-def read_polygons(path: Path, open3d: Any) -> tuple[Floats, NDArray[np.int64], Floats | None, Floats | None]:
-    """Vertices, triangles, and normals and colours (0 to 1) where there are any, of a PLY with polygons of many sizes.
+def _polygons(path: Path, open3d: Any) -> Arrays:
+    """What `read` gives, of a PLY whose polygons have as many corners as they like.
 
     trimesh reads no binary ones. Open3D does, but takes what it is promised, and says on standard error alone where a
     file ends too soon. Raises ValueError for such a file.
@@ -119,12 +118,16 @@ def read_polygons(path: Path, open3d: Any) -> tuple[Floats, NDArray[np.int64], F
         said.seek(0)
         if wrong := said.read().decode(errors="replace").strip():
             raise ValueError(wrong)
-    return (
-        np.asarray(mesh.vertices),
-        np.asarray(mesh.triangles).astype(np.int64),
-        np.asarray(mesh.vertex_normals) if mesh.has_vertex_normals() else None,
-        np.asarray(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
-    )
+    arrays = {"points": np.asarray(mesh.vertices)}
+    if len(mesh.triangles):
+        arrays["faces"] = np.asarray(mesh.triangles).astype(np.int64)
+        if not mesh.has_vertex_normals():
+            mesh.compute_vertex_normals()
+    if mesh.has_vertex_normals():
+        arrays["normals"] = np.asarray(mesh.vertex_normals)
+    if mesh.has_vertex_colors():
+        arrays["colors"] = np.asarray(mesh.vertex_colors)
+    return arrays
 
 
 def write(path: Path, mesh: Mesh, name: str) -> None:
@@ -141,13 +144,15 @@ def write(path: Path, mesh: Mesh, name: str) -> None:
         mesh.vertices - center,
         mesh.faces.copy(),
         vertex_normals=None if mesh.normals is None else mesh.normals.copy(),
-        vertex_colors=mesh.colors,
+        vertex_colors=None if suffix == ".glb" else mesh.colors,
         process=False,
     )
     normals = mesh.normals is not None
     if suffix == ".ply":
         built.export(path, vertex_normal=normals)
     elif suffix == ".glb":
+        if mesh.colors is not None:
+            built.vertex_attributes[COLORS] = _as_light(mesh.colors)
         scene = trimesh.Scene()
         scene.add_geometry(built, node_name=name, transform=trimesh.transformations.translation_matrix(center))
         scene.export(path, include_normals=normals, tree_postprocessor=_complete)
@@ -182,13 +187,33 @@ def rounds_visibly(points: Floats) -> bool:
 
 
 def _complete(tree: dict[str, Any]) -> None:
-    """Gives a glTF a material, without which viewers take bare metal, black but for reflections, and buffers' uses."""
+    """Gives a glTF a material, without which viewers take bare metal, black but for reflections, and buffers' uses.
+
+    And its colours their name and meaning: trimesh would write bytes as they are, which viewers show too pale.
+    """
     tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
     for primitive in (primitive for shape in tree["meshes"] for primitive in shape["primitives"]):
         primitive["material"] = 0
+        if (colors := primitive["attributes"].pop(COLORS, None)) is not None:
+            primitive["attributes"]["COLOR_0"], tree["accessors"][colors]["normalized"] = colors, True
         for accessor in (primitive["indices"], *primitive["attributes"].values()):
             view = tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]
             view["target"] = 34963 if accessor == primitive["indices"] else 34962  # of OpenGL: elements, array
+
+
+def _as_light(colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """(n, 4) the light of sRGB colours (n, 3), of 65535, as glTF has it; opaque (IEC 61966-2-1)."""
+    share = colors / 255
+    light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return np.rint(65535 * np.pad(light, ((0, 0), (0, 1)), constant_values=1)).astype(np.uint16)
+
+
+def _as_shown(light: NDArray) -> NDArray[np.uint8]:
+    """sRGB colours of light, in floats up to 1 or in whole numbers up to the largest: `_as_light` the other way."""
+    share = light if light.dtype.kind == "f" else light / np.iinfo(light.dtype).max
+    share = np.clip(share, 0, 1)
+    shown = np.where(share <= 0.0031308, 12.92 * share, 1.055 * share ** (1 / 2.4) - 0.055)
+    return np.rint(255 * shown).astype(np.uint8)
 
 
 def _digits(mesh: Mesh) -> int:

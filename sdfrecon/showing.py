@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import files
-    from sdfrecon.plan import Plan
-    from sdfrecon.reconstruction import PRESETS, pick_device
+    from sdfrecon.cleaning import first_of_each
+    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step, sized
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
@@ -68,10 +68,11 @@ def info(command: Info) -> None:
         say("      it has no normals: reconstruct it with --estimate-normals")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
+    points = int(first_of_each(used).sum())
     for name, config in PRESETS.items():
-        expected = Plan(loaded, config, where)
-        seconds, steps = expected.seconds, expected.config.fit.steps
-        say(f"  {name:9} {duration(seconds):>9} ({steps:,} steps of {seconds / steps * 1000:.3g} ms)")
+        config = sized(config, points)
+        step, steps = seconds_per_step(config, where), config.fit.steps
+        say(f"  {name:9} {duration(step * steps):>9} ({steps:,} steps of {step * 1000:.3g} ms)")
 
 
 def compare(command: Compare) -> None:

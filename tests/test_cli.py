@@ -144,7 +144,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, "--output", ring_and_ball), "would be overwritten"),
         ((ring_and_ball, *output, "--field", ring_and_ball), "--field must end in .safetensors"),
         ((ring_and_ball, *output, "--field", "-"), "--field must end in .safetensors"),
-        ((ring_and_ball, *output, "--run-dir", bare / "run"), f"{bare} does not allow it: choose another place"),
+        ((ring_and_ball, *output, "--run-dir", bare / "run"), f"{bare} does not allow it: choose another --run-dir"),
         ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),

@@ -38,6 +38,22 @@ def test_a_glb_passes_the_khronos_validator(tmp_path: Path, mesh: Mesh) -> None:
     assert report["info"]["totalTriangleCount"] == len(mesh.faces)
 
 
+def test_a_glbs_colours_are_light_as_the_format_has_it(tmp_path: Path, mesh: Mesh) -> None:
+    assert mesh.colors is not None
+    files.write_mesh(tmp_path / "mesh.glb", mesh)
+    read: Any = trimesh.load_mesh(tmp_path / "mesh.glb", process=False)
+    light = np.asarray(read.visual.vertex_attributes["color"]) / 65535
+    share = mesh.colors / 255
+    # sRGB is nearly the power 2.2.
+    np.testing.assert_allclose(light[:, :3], share**2.2, atol=0.01)
+    assert (light[:, 3] == 1).all()
+    every = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    triangles = np.stack([np.arange(254), np.arange(1, 255), np.arange(2, 256)], axis=1)
+    strip = Mesh(np.random.default_rng(0).normal(size=(256, 3)), triangles, colors=every)
+    files.write_mesh(tmp_path / "strip.glb", strip)
+    np.testing.assert_array_equal(files.read_mesh(tmp_path / "strip.glb").colors, every)
+
+
 def test_a_ply_opens_in_open3d(tmp_path: Path, mesh: Mesh) -> None:
     files.write_mesh(tmp_path / "mesh.ply", mesh)
     o3d = files.open3d()
