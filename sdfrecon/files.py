@@ -115,12 +115,12 @@ def read_cloud(path: str | Path) -> PointCloud:
     path = Path(path)
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
-        ".ply": lambda p: meshfiles.read_ply(p, open3d),
+        ".ply": meshfiles.read_ply,
         ".pcd": lambda p: read_pcd(p, open3d()),
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
-        **dict.fromkeys(MESH_READERS[1:], lambda p: meshfiles.read(p, open3d)),
+        **dict.fromkeys(MESH_READERS[1:], meshfiles.read),
     }
     if suffix not in readers:
         raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
@@ -139,7 +139,7 @@ def read_mesh(path: str | Path) -> Mesh:
         way = "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else "a mesh is"
         raise InputError(f"unknown ending of {path}: {way} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
-        arrays = meshfiles.read(path, open3d)
+        arrays = meshfiles.read(path)
         if "faces" not in arrays:
             raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
         return Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()

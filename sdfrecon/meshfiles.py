@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,21 @@ from sdfrecon.geometry import Floats, InputError, Mesh
 COLORS = "_COLOR_0"
 HEADER = 1 << 16
 """Bytes in which a PLY's header ends."""
+UNEVEN = "unexpected length"
+"""What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
+POLYGONS = """
+import sys
+import numpy as np
+from sdfrecon.files import open3d
+mesh = open3d().io.read_triangle_mesh(sys.argv[1])
+if len(mesh.triangles) and not mesh.has_vertex_normals():
+    mesh.compute_vertex_normals()
+faces = np.asarray(mesh.triangles).astype(np.int64)
+np.savez(sys.argv[2], points=mesh.vertices, faces=faces, normals=mesh.vertex_normals, colors=mesh.vertex_colors)
+"""
 
 
-def read(path: Path, open3d: Callable[[], Any]) -> Arrays:
+def read(path: Path) -> Arrays:
     """A file's points and, where there are any, its faces (f, 3), normals and colours: of all its meshes together."""
     import trimesh
 
@@ -29,10 +41,10 @@ def read(path: Path, open3d: Callable[[], Any]) -> Arrays:
     try:
         with open(path, "rb") as file:
             scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **textures)
-    except ValueError:
-        if suffix != ".ply":
+    except ValueError as error:
+        if UNEVEN not in str(error):
             raise
-        return _polygons(path, open3d())
+        return _polygons(path)
     loaded, colors = _joined(scene)
     if suffix == ".stl":  # the format repeats a vertex for each triangle at it
         welded = Mesh(loaded.vertices, loaded.faces).welded()
@@ -69,7 +81,7 @@ def _joined(scene: Any) -> tuple[Any, NDArray | None]:
     return joined, _vertex_colors(joined)
 
 
-def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
+def read_ply(path: Path) -> Arrays:
     """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
     # trimesh's own point cloud has no normals; its table of the file's properties has everything.
     import trimesh
@@ -78,8 +90,10 @@ def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
     try:
         with open(path, "rb") as file:
             loaded = load_ply(file, fix_texture=False, skip_materials=True)
-    except ValueError:
-        return _polygons(path, open3d())
+    except ValueError as error:
+        if UNEVEN not in str(error):
+            raise
+        return _polygons(path)
     vertex = loaded["metadata"]["_ply_raw"].get("vertex")
     if vertex is None or not vertex["length"]:
         raise InputError(f"{path} holds no points: expected a scan")
@@ -97,37 +111,24 @@ def read_ply(path: Path, open3d: Callable[[], Any]) -> Arrays:
     return arrays
 
 
-def _polygons(path: Path, open3d: Any) -> Arrays:
-    """What `read` gives, of a PLY whose polygons have as many corners as they like.
+def _polygons(path: Path) -> Arrays:
+    """What `read` gives, of a PLY whose polygons have as many corners as they like. Raises ValueError where damaged.
 
-    trimesh reads no binary ones. Open3D does, but takes what it is promised, and says on standard error alone where a
-    file ends too soon. Raises ValueError for such a file.
+    trimesh reads no binary ones. Open3D does, but takes what it is promised, says on standard error alone where a file
+    ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
     with open(path, "rb") as file:
         header = file.read(HEADER).partition(b"end_header")[0]
     if sum(int(count) for count in re.findall(rb"^element \S+ (\d+)", header, re.MULTILINE)) > path.stat().st_size:
         raise ValueError("it promises more than it holds")
-    with TemporaryFile() as said:
-        shown = os.dup(2)
-        try:
-            os.dup2(said.fileno(), 2)
-            mesh = open3d.io.read_triangle_mesh(str(path))
-        finally:
-            os.dup2(shown, 2)
-            os.close(shown)
-        said.seek(0)
-        if wrong := said.read().decode(errors="replace").strip():
-            raise ValueError(wrong)
-    arrays = {"points": np.asarray(mesh.vertices)}
-    if len(mesh.triangles):
-        arrays["faces"] = np.asarray(mesh.triangles).astype(np.int64)
-        if not mesh.has_vertex_normals():
-            mesh.compute_vertex_normals()
-    if mesh.has_vertex_normals():
-        arrays["normals"] = np.asarray(mesh.vertex_normals)
-    if mesh.has_vertex_colors():
-        arrays["colors"] = np.asarray(mesh.vertex_colors)
-    return arrays
+    with TemporaryDirectory() as folder:
+        made = Path(folder) / "made.npz"
+        line = [sys.executable, "-P", "-c", POLYGONS, str(path), str(made)]
+        done = subprocess.run(line, capture_output=True, text=True, errors="replace")
+        if done.returncode or done.stderr:
+            raise ValueError(done.stderr.strip() or "Open3D crashed over it")
+        with np.load(made) as arrays:
+            return {name: arrays[name] for name in arrays if len(arrays[name])}
 
 
 def write(path: Path, mesh: Mesh, name: str) -> None:

@@ -41,7 +41,8 @@ def test_a_glb_passes_the_khronos_validator(tmp_path: Path, mesh: Mesh) -> None:
 def test_a_glbs_colours_are_light_as_the_format_has_it(tmp_path: Path, mesh: Mesh) -> None:
     assert mesh.colors is not None
     files.write_mesh(tmp_path / "mesh.glb", mesh)
-    read: Any = trimesh.load_mesh(tmp_path / "mesh.glb", process=False)
+    scene: Any = trimesh.load_scene(tmp_path / "mesh.glb", process=False)
+    (read,) = scene.geometry.values()
     light = np.asarray(read.visual.vertex_attributes["color"]) / 65535
     share = mesh.colors / 255
     # sRGB is nearly the power 2.2.

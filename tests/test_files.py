@@ -78,11 +78,14 @@ def test_a_ply_with_triangles_and_quads_is_read(tmp_path: Path, ending: bytes, n
     np.testing.assert_array_equal(cloud.points, corners)
     assert cloud.normals is not None
     assert (cloud.normals[4] == [0, 0, 1]).all() or not normals
-    for cut in (9, len(body) - 60):
-        path.write_bytes("\n".join(header).encode() + body[:-cut])
+    for damaged in (body[:-9], body[:60]):
+        path.write_bytes("\n".join(header).encode() + damaged)
         for read in (files.read_mesh, files.read_cloud):
             with pytest.raises(InputError, match="cannot read .*pyramid.ply as a PLY"):
                 read(path)
+    path.write_bytes("\n".join(header).encode() + body[:-4] + struct.pack("<i", 1 << 30))
+    with pytest.raises(InputError, match="the mesh is damaged|the file is damaged"):
+        files.read_mesh(path)
 
 
 def test_an_obj_may_hold_points_alone(tmp_path: Path) -> None:
