@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,10 @@ def _read_tiff(path: Path) -> NDArray:
         page: Any = file.pages[0]
         if not page.dataoffsets or page.dtype is None or 0 in page.shape:
             raise InputError(f"{path} holds no pixels: the file is damaged")
-        return np.asarray(page.asarray())
+        if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
+            raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
+        pixels = np.asarray(page.asarray())
+        return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
 
 
 def write_image(path: str | Path, pixels: NDArray) -> None:

@@ -1,7 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from skimage.io import imsave
 
 from sdfrecon import pictures
@@ -30,6 +32,14 @@ def test_sixteen_bits_and_floats_keep_their_digits(tmp_path: Path) -> None:
     np.testing.assert_allclose(pictures.read_image(tmp_path / "deep.png")[..., 0], deep / 65535)
     imsave(tmp_path / "float.tif", COLOURS[..., 0], check_contrast=False)
     np.testing.assert_allclose(pictures.read_image(tmp_path / "float.tif")[..., 0], COLOURS[..., 0])
+
+
+@pytest.mark.parametrize("layout", [{"planarconfig": "separate"}, {"tile": (16, 16)}, {"rowsperstrip": 5}])
+def test_a_tiff_is_read_however_its_pixels_lie(tmp_path: Path, layout: dict[str, Any]) -> None:
+    stored = (255 * COLOURS[..., :3]).astype(np.uint8)
+    planes = np.moveaxis(stored, -1, 0) if "planarconfig" in layout else stored
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", **layout)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored / 255)
 
 
 def test_samples_come_along() -> None:
@@ -73,6 +83,16 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     assert pictures.read_image(tmp_path / "f.png").std() > 0.1
     assert pictures.read_image(tmp_path / "c.png").std() > 0.01
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_tiff_that_promises_more_than_it_holds_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "image.tif"
+    pictures.write_image(path, np.zeros((12, 9, 3)))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        page: Any = file.pages[0]
+        page.tags["ImageLength"].overwrite(1 << 26)
+    with pytest.raises(InputError, match="fewer pixels than it promises"):
+        pictures.read_image(path)
 
 
 def test_a_tiff_without_data_is_refused_at_once(tmp_path: Path) -> None:
