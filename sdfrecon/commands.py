@@ -17,8 +17,8 @@ import numpy as np
 from sdfrecon.console import (
     at_least,
     beside,
-    check_distance,
     check_places,
+    check_trim,
     closed,
     describe,
     duration,
@@ -42,6 +42,7 @@ def reconstruct(command: Reconstruct) -> None:
     from sdfrecon import files
     from sdfrecon.cleaning import check_normals
     from sdfrecon.reconstruction import run_of
+    from sdfrecon.run_dir import check_folder
 
     scan, config = command.scan, _config(command)
     check_places([scan], [])
@@ -57,7 +58,7 @@ def reconstruct(command: Reconstruct) -> None:
     if field is not None and field.suffix.lower() != ".safetensors":
         raise InputError(f"--field must end in .safetensors; got {field}")
     check_places([scan], [path for path in (None if streamed else output, field, page) if path])
-    files.check_folder(run_dir)
+    check_folder(run_dir)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
     if not command.estimate_normals:
@@ -119,7 +120,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
-    check_distance("--trim", command.trim)
+    check_trim(command.trim)
     config = preset(command.preset)
     return replace(
         config,
@@ -135,14 +136,14 @@ def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
     from sdfrecon.finishing import finish
-    from sdfrecon.plan import check_memory, check_trim, meshing_memory, spacing
+    from sdfrecon.plan import check_coarser, check_memory, meshing_memory, spacing
     from sdfrecon.reconstruction import pick_device
 
     streamed = command.output == files.STREAM
     check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
     files.check_mesh_ending(command.output)
     at_least(8, "--resolution", command.resolution, command.resolution)
-    check_distance("--trim", command.trim)
+    check_trim(command.trim)
     if command.trim is not None and command.scan is None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
     if command.scan and command.level:
@@ -152,7 +153,7 @@ def mesh(command: MeshCommand) -> None:
     check_memory(meshing_memory(command.resolution), command.resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
-        check_trim(command.trim, spacing(cloud))
+        check_coarser(command.trim, spacing(cloud))
     made = field.mesh(command.resolution, command.level)
     if cloud is not None:
         made, notes = finish(made, cloud, command.trim)
@@ -207,7 +208,7 @@ def demo(command: Demo) -> None:
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
     """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.plan import Plan, check_memory, check_trim
+    from sdfrecon.plan import Plan, check_coarser, check_memory
     from sdfrecon.reconstruction import pick_device
 
     where = pick_device(command.device)
@@ -220,7 +221,7 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
         )
         tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
     if command.trim:
-        check_trim(command.trim, expected.spacing)
+        check_coarser(command.trim, expected.spacing)
     check_memory(expected.memory, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 

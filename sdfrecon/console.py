@@ -53,10 +53,10 @@ def at_least(least: int, option: str, given: int | None, default: int) -> int:
     return default if given is None else given
 
 
-def check_distance(option: str, given: float | None) -> None:
-    """A distance, or none. Raises InputError for one below 0 or without end."""
-    if given is not None and not 0 <= given < float("inf"):
-        raise InputError(f"{option} must be a distance of 0 or more; got {given}")
+def check_trim(trim: float | None) -> None:
+    """A distance to cut at, or none. Raises InputError for one below 0 or without end."""
+    if trim is not None and not 0 <= trim < float("inf"):
+        raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
 
 
 def load_shape(path: Path) -> Field:

@@ -191,18 +191,12 @@ def check_place(path: Path) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise InputError(f"cannot write {path}: no such directory: create {folder} first")
-    if not _may_write(folder):
+    if not may_write(folder):
         raise InputError(f"cannot write {path}: you may not write in {folder}: choose another place")
 
 
-def check_folder(path: Path) -> None:
-    """Raises InputError where a folder cannot be written in, or made."""
-    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not (there.is_dir() and _may_write(there)):
-        raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
-
-
-def _may_write(folder: Path) -> bool:
+def may_write(folder: Path) -> bool:
+    """Whether files can be written in a folder."""
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 

@@ -63,7 +63,7 @@ def spacing(cloud: PointCloud) -> float:
     return float(np.median(cKDTree(cloud.points).query(some, k=[2], workers=-1)[0]))
 
 
-def check_trim(trim: float, spacing: float) -> None:
+def check_coarser(trim: float, spacing: float) -> None:
     """Raises InputError where what is cut at a distance from the points would be the surface between them."""
     if trim < spacing:
         raise InputError(

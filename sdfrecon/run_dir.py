@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from sdfrecon.files import make_folder
+from sdfrecon.files import make_folder, may_write
 from sdfrecon.geometry import InputError
 
 Losses = dict[int, dict[str, float]]
@@ -70,6 +70,13 @@ class RunDir:
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+
+def check_folder(path: Path) -> None:
+    """Raises InputError where a folder cannot be written in, or made."""
+    there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+    if not (there.is_dir() and may_write(there)):
+        raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
 
 
 def _refused(path: Path, error: OSError) -> InputError:
