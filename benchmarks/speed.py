@@ -1,8 +1,9 @@
 """Where the time goes: `python benchmarks/speed.py [step] [meshing] [command] [live]`.
 
 step: a whole training step, ours against the same with double backward, and as a share of what this machine's matrix
-products reach. meshing: extraction alone, to 2048 cells. command: from file to file, stage by stage, against Poisson.
-live: the fit with and without the live view in a browser's place.
+products reach; on a GPU also in other precisions, compiled, and without a graph. meshing: extraction alone, to 2048
+cells. command: from file to file, stage by stage, against Poisson. live: the fit with and without the live view in a
+browser's place.
 Every figure comes from a process of its own; those to be compared take turns.
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,19 +28,30 @@ from tyro.conf import Positional
 from sdfrecon import reconstruction
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
-from sdfrecon.fit import WATCHED, constraint_terms, fit
+from sdfrecon.fit import WATCHED, captured, draw, fit, residuals
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.products import exact_products, faster_in_bfloat16
+from sdfrecon.products import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
 
 Part = Literal["step", "meshing", "command", "live"]
-POINTS = 4096
+HOWS = {
+    "ours": "as the presets have it",
+    "float32": "all in float32",
+    "double": "double backward, in float32",
+}
+GPU_HOWS = {
+    "launched": "as ours, each kernel launched",
+    "tf32": "all in TensorFloat-32",
+    "tf32 values": "as ours, values in TensorFloat-32",
+    "compiled": "autograd's, by torch.compile, in float32",
+    "compiled tf32": "the same in TensorFloat-32",
+}
 
 
 @dataclasses.dataclass
@@ -54,10 +66,16 @@ class Args:
     """Cells along the box."""
     presets: tuple[str, ...] = ("draft", "standard")
     """Whose whole command is measured."""
+    points: int = 4096
+    """In a step."""
+    turns: int = 3
+    """How often each step is measured: the fastest counts."""
     shape: str = "lord_quas"
     """Whose scans the whole command is measured on."""
-    device: str = "cpu"
-    """Of the step: cpu or cuda."""
+    scans: tuple[Path, ...] = ()
+    """Files to measure the whole command on instead, without Poisson beside it."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Of the step and the whole command."""
     child: tuple[str, ...] = ()
     """Measure this one thing here, in this process, and print it as JSON."""
 
@@ -87,30 +105,37 @@ def child(*what: object) -> Any:
 
 def step_table(args: Args) -> None:
     """A step of the surface problem: sampling, loss, derivatives, Muon and Adam."""
-    peak = matrix_peak(torch.device(args.device))
-    print(f"A step at {POINTS} points, 1 + 3 sine layers, on {args.device}. Float32 products of 2048 x 2048 reach")
-    print(f"{peak / 1e9:.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of three, in turns.")
-    print(f"Five of ours are in {'bfloat16' if faster_in_bfloat16(torch.device(args.device)) else 'float32, too'}.\n")
-    print("| width | ours, ms | k points/s | share | in float32, ms | double backward, ms | times ours | MB | its MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    device = torch.device(args.device)
+    unit, peak = (
+        ("TensorFloat-32", matrix_peak(device, "tf32")) if device.type == "cuda" else ("float32", matrix_peak(device))
+    )
+    print(f"A step at {args.points:,} points, 1 + 3 sine layers, on {args.device}. Large products of {unit} reach")
+    print(
+        f"{peak / 1e9:,.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of {args.turns}, in turns."
+    )
+    print(f"Five of ours are in {'bfloat16' if faster_in_bfloat16(device) else 'float32, too'}.\n")
+    print("| width | step | ms | times ours | k points/s | share | MB |\n| --- | --- | --- | --- | --- | --- | --- |")
+    hows = HOWS | (GPU_HOWS if device.type == "cuda" else {})
     for width in args.widths:
-        runs = [[child("step", how, width, args.device) for how in ("ours", "float32", "double")] for _ in range(3)]
-        ours, exact, double = (min(run[i]["seconds"] for run in runs) for i in range(3))
-        memory = [runs[0][i]["megabytes"] for i in (0, 2)]
-        share = 12 * POINTS * (3 * width**2 + 4 * width) / ours / peak
-        print(
-            f"| {width} | {ours * 1e3:.1f} | {POINTS / ours / 1e3:.0f} | {share:.0%} | {exact * 1e3:.1f} "
-            f"| {double * 1e3:.1f} | {double / ours:.2f} | {memory[0]:.0f} | {memory[1]:.0f} |",
-            flush=True,
-        )
+        runs = [{how: child("step", how, width, args.points, args.device) for how in hows} for _ in range(args.turns)]
+        seconds = {how: min(run[how]["seconds"] for run in runs) for how in hows}
+        for how, name in hows.items():
+            share = 12 * args.points * (3 * width**2 + 4 * width) / seconds[how] / peak
+            print(
+                f"| {width} | {name} | {seconds[how] * 1e3:.2f} | {seconds[how] / seconds['ours']:.2f} "
+                f"| {args.points / seconds[how] / 1e3:,.0f} | {share:.0%} | {runs[0][how]['megabytes']:.0f} |",
+                flush=True,
+            )
 
 
 @exact_products()
-def matrix_peak(device: torch.device) -> float:
+def matrix_peak(device: torch.device, precision: str | None = None) -> float:
     """Floating-point operations a second in a large matrix product."""
-    a = torch.randn(2048, 2048, device=device)
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device)
     out = torch.empty_like(a)
-    return 2 * 2048**3 / repeated(lambda: torch.mm(a, a, out=out), device)
+    with allowed(CUBLAS, precision or CUBLAS.fp32_precision):
+        return 2 * size**3 / repeated(lambda: torch.mm(a, a, out=out), device)
 
 
 def repeated(action: Callable[[], object], device: torch.device, seconds: float = 1.5) -> float:
@@ -130,28 +155,36 @@ def repeated(action: Callable[[], object], device: torch.device, seconds: float 
 
 
 @exact_products()
-def one_step(how: str, width: str, device: str) -> dict[str, float]:
+def one_step(how: str, width: str, points: str, device: str) -> dict[str, float]:
     """Seconds of a training step, and what it needs beyond the process before."""
-    generator = torch.Generator(device).manual_seed(0)
-    ball = evenly_spread(5000)
-    sizes = SurfaceConfig(on_surface=POINTS // 2, near_surface=POINTS // 4, in_box=POINTS // 4, pool=10_000)
+    generator, count = torch.Generator(device).manual_seed(0), int(points)
+    ball = evenly_spread(max(5000, count))
+    sizes = SurfaceConfig(on_surface=count // 2, near_surface=count // 4, in_box=count // 4, pool=max(10_000, count))
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
     rounded = faster_in_bfloat16(torch.device(device))
     optimiser = Optimiser(field, 1e-3, 1e-3, rounded)
-    tape = Tape(field, how == "ours" and rounded)
+    tape = Tape(field, how in ("ours", "launched", "tf32 values") and rounded)
+    weights = torch.tensor([c.weight for c in problem.constraints], device=device)
+
+    def loss(samples: Any, at: Callable[[torch.Tensor], Jet]) -> torch.Tensor:
+        return (weights * residuals(problem, samples, at)).sum()
+
+    at = {"double": lambda points: double_backward(field, points)}.get(how, tape.jet)
+    if how.startswith("compiled"):
+        loss, at = torch.compile(loss), field.jet
 
     def step() -> None:
         optimiser.zero_grad()
-        at = tape.jet if how != "double" else lambda points: double_backward(field, points)
-        terms, _ = constraint_terms(problem, at, generator, 0.5)
-        torch.stack(list(terms.values())).sum().backward()
-        if how != "double":
+        loss(draw(problem, generator), at).backward()
+        if at == tape.jet:
             tape.backward()
         optimiser.step(1.0)
 
-    held = peak_bytes(device)
-    seconds = repeated(step, torch.device(device), 3.0)
+    with allowed(CUBLAS, "tf32" if "tf32" in how else "ieee"):
+        take = captured(step, generator) if device == "cuda" and how != "launched" else step
+        held = peak_bytes(device)
+        seconds = repeated(take, torch.device(device), 3.0)
     return {"seconds": seconds, "megabytes": (peak_bytes(device) - held) / 1e6}
 
 
@@ -206,41 +239,59 @@ def one_mesh(path: str, cells: str) -> dict[str, float]:
 
 def command_table(args: Args) -> None:
     """The whole command and its stages, and Open3D's Poisson at depth 9 on the same file."""
-    names = ("start", "read", "prepare", "fit", "mesh", "finish", "write")
-    print("\nFrom file to file, seconds. start: the interpreter, its imports, and what no other column has. whole: the")
-    print("command, timed apart from the stages; times Poisson: against screened Poisson (Open3D, depth 9), a command")
-    print("too, just before.\n")
-    print(f"| scan | preset | {' | '.join(names)} | mesh, share | whole | Poisson | times Poisson |")
-    print(f"|{' --- |' * (len(names) + 6)}")
+    names = ("read", "prepare", "fit", "mesh", "finish", "write")
+    print(
+        "\nFrom file to file, seconds. stages: the six before together, on a GPU the second time in one process. whole:"
+    )
+    print("the command, timed apart from them, with the interpreter, imports, and on a GPU its start.", end=" ")
+    print(
+        "" if args.scans else "times Poisson: against\nscreened Poisson (Open3D, depth 9), a command too, just before."
+    )
+    print(f"\n| scan | preset | {' | '.join(names)} | mesh, share | stages | whole |", end="")
+    print("" if args.scans else " Poisson | times Poisson |")
+    print(f"|{' --- |' * (len(names) + (5 if args.scans else 7))}")
     with tempfile.TemporaryDirectory() as folder:
-        for scan in cases.SCANS:
-            source, target = Path(folder) / f"{scan}.npz", Path(folder) / "mesh.ply"
-            cloud = cases.SCANS[scan](cases.truth(args.shape), np.random.default_rng(10))
-            write_arrays(source, points=cloud.points, normals=np.asarray(cloud.normals))
-            rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
+        target = Path(folder) / "mesh.ply"
+        for name, source in (
+            virtual_scans(args.shape, Path(folder)) if not args.scans else ((p.stem, p) for p in args.scans)
+        ):
             for preset in args.presets:
-                poisson, _ = timed(rival)
+                rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
+                poisson = None if args.scans else timed(rival)[0]
                 command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source), "--quiet"]
-                whole, _ = timed([*command, "--output", str(target), "--preset", preset])
-                spent = child("stages", source, target, preset)
-                spent["start"] = whole - sum(spent.values())
+                command += ["--output", str(target), "--preset", preset, "--device", args.device]
+                whole, _ = timed(command)
+                spent = child("stages", source, target, preset, args.device)
+                total = sum(spent.values())
                 print(
-                    f"| {args.shape}, {scan} | {preset} | {' | '.join(f'{spent[name]:.1f}' for name in names)} "
-                    f"| {spent['mesh'] / whole:.0%} | {whole:.1f} | {poisson:.1f} | {whole / poisson:.1f} |",
+                    f"| {name} | {preset} | {' | '.join(f'{spent[name]:.2f}' for name in names)} "
+                    f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} |",
+                    "" if poisson is None else f" {poisson:.1f} | {whole / poisson:.1f} |",
+                    sep="",
                     flush=True,
                 )
 
 
-def stages(source: str, target: str, preset: str) -> dict[str, float]:
+def virtual_scans(shape: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every kind of scan of a shape, by name, as a file in a folder."""
+    for scan, make in cases.SCANS.items():
+        cloud = make(cases.truth(shape), np.random.default_rng(10))
+        write_arrays(folder / f"{scan}.npz", points=cloud.points, normals=np.asarray(cloud.normals))
+        yield f"{shape}, {scan}", folder / f"{scan}.npz"
+
+
+def stages(source: str, target: str, preset: str, device: str) -> dict[str, float]:
     """Seconds of each stage: those of `reconstruct` are measured where it calls them."""
     spent: dict[str, float] = {}
     prepare = (("clean", "prepare"), ("suited", "prepare"), ("_problem", "prepare"))
     for name, stage in (*prepare, ("fit", "fit"), ("finish", "finish")):
         setattr(reconstruction, name, clocked(spent, stage, getattr(reconstruction, name)))
     Field.mesh = clocked(spent, "mesh", Field.mesh)  # type: ignore[method-assign]
-    cloud = clocked(spent, "read", read_cloud)(source)
-    result = reconstruction.reconstruct(cloud, preset, device="cpu")
-    clocked(spent, "write", write_mesh)(target, result.mesh)
+    for _ in range(2 if device == "cuda" else 1):
+        spent.clear()
+        cloud = clocked(spent, "read", read_cloud)(source)
+        result = reconstruction.reconstruct(cloud, preset, device=device)
+        clocked(spent, "write", write_mesh)(target, result.mesh)
     return spent
 
 

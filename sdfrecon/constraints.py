@@ -44,7 +44,7 @@ class Constraint:
 
 def zero_level(_: Attributes, jet: Jet) -> Tensor:
     """|f|: the surface passes through the point (Sitzmann et al. 2020, eq. 6)."""
-    return jet.value[:, 0].abs()
+    return jet.value.squeeze(1).abs()
 
 
 def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
@@ -52,27 +52,27 @@ def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
 
     Normals carry the sign: without them f and -f fit equally well.
     """
-    return 1 - F.cosine_similarity(jet.gradient[:, 0], known["normals"], dim=-1)
+    return 1 - F.cosine_similarity(jet.gradient.squeeze(1), known["normals"], dim=-1)
 
 
 def eikonal(_: Attributes, jet: Jet) -> Tensor:
     """| |grad f| - 1 |: a distance grows by one for each unit walked (Sitzmann et al. 2020, eq. 6)."""
-    return (_norm(jet.gradient[:, 0]) - 1).abs()
+    return (_norm(jet.gradient.squeeze(1)) - 1).abs()
 
 
 def off_surface(alpha: float) -> Residual:
     """exp(-alpha |f|): no zero away from the data (Sitzmann et al. 2020, eq. 6)."""
-    return lambda _, jet: torch.exp(-alpha * jet.value[:, 0].abs())
+    return lambda _, jet: torch.exp(-alpha * jet.value.squeeze(1).abs())
 
 
 def right_sign(known: Attributes, jet: Jet) -> Tensor:
     """max(0, -s f): how far f lies on the wrong side, with s = `sign` (n,) +1 outside, -1 inside, 0 where unsure."""
-    return F.relu(-known["sign"] * jet.value[:, 0])
+    return F.relu(-known["sign"] * jet.value.squeeze(1))
 
 
 def within_reach(known: Attributes, jet: Jet) -> Tensor:
     """max(0, |f| - r): no point is farther from the surface than from its nearest sample, r = `reach` (n,)."""
-    return F.relu(jet.value[:, 0].abs() - known["reach"])
+    return F.relu(jet.value.squeeze(1).abs() - known["reach"])
 
 
 def far_distance(beyond: float) -> Residual:
@@ -85,7 +85,7 @@ def far_distance(beyond: float) -> Residual:
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
         far = (known["reach"] > beyond) & (known["sign"] != 0)
-        return (jet.value[:, 0] - known["sign"] * known["reach"]).square() * far
+        return (jet.value.squeeze(1) - known["sign"] * known["reach"]).square() * far
 
     return residual
 
@@ -98,9 +98,9 @@ def heat(absorption: float) -> Residual:
     """
 
     def residual(known: Attributes, jet: Jet) -> Tensor:
-        f, sign = jet.value[:, 0], known["sign"]
+        f, sign = jet.value.squeeze(1), known["sign"]
         size = f.abs() * (sign * f >= 0)
-        return 0.5 * torch.exp(-2 * absorption * size) * (jet.gradient[:, 0].square().sum(-1) + 1)
+        return 0.5 * torch.exp(-2 * absorption * size) * (jet.gradient.squeeze(1).square().sum(-1) + 1)
 
     return residual
 

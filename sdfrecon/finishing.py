@@ -32,7 +32,7 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     if not kept.all():
         pieces = len(np.unique(mesh.components()[~kept]))
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
-    mesh = mesh.keep_faces(kept)
+        mesh = mesh.keep_faces(kept)
 
     limit = open_distance(cloud, tree) if trim is None else trim
     near = trimmed(mesh, tree, limit, back=trim is not None) if limit else mesh

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,17 +22,21 @@ from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
 from sdfrecon.products import exact_products, faster_in_bfloat16
+from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
+T = TypeVar("T")
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next."""
+WARM = 3
+"""Steps on a GPU before one is recorded: the first few allocate, and choose how to multiply."""
 EXPLODED, RETRIES = 100.0, 6
 """How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
 
-
+Samples = dict[str, tuple[Tensor, Attributes]]
 Watch = Callable[[int, dict[str, float]], bool | None]
 """Told the number of steps done and every constraint's share of the loss, by name and domain; True ends the fit."""
 
@@ -97,12 +101,29 @@ def fit(
     WATCHED steps and at the end. tell: called with a line where it goes on from a checkpoint, and where the loss
     exploded: the fit goes back to its last good state then, and on with half the step.
 
+    On a GPU the steps are a CUDA graph's: a residual or domain of one's own must not wait for the device there.
+
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
     begun = _read(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate, rounded)
     tape = Tape(field, config.bfloat16 and rounded)
+    schedule = _schedule(problem, config).to(field.weights[0].device)
+
+    def take() -> tuple[Tensor, int]:
+        optimiser.zero_grad()
+        samples, now = draw(problem, generator), schedule[optimiser.state["step"]][0]
+        terms = now[1:] * residuals(problem, samples, tape.jet)
+        terms.sum().backward()
+        tape.backward()
+        if config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
+        optimiser.step(now[0])
+        return terms.detach(), sum(len(points) for points, _ in samples.values())
+
+    if field.weights[0].is_cuda:
+        take = captured(take, generator)
     step, before, failures = 0, math.inf, 0
     if begun:
         step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
@@ -113,22 +134,15 @@ def fit(
         tqdm(total=config.steps, initial=step, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
     ):
         while step < config.steps:
-            optimiser.zero_grad()
-            terms, count = constraint_terms(problem, tape.jet, generator, step / config.steps)
-            loss = torch.stack(list(terms.values())).sum()
-            loss.backward()
-            tape.backward()
-            if config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
-            optimiser.step(config.rate(step))
-
+            terms, count = take()
             step += 1
             bar.update()
             watched = step % WATCHED == 0 or step == config.steps
             due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
             if not (watched or due or interrupted()):
                 continue
-            now = float(loss.detach())
+            shares = terms.tolist()
+            now = sum(shares)
             if not (now < EXPLODED * before and all(bool(p.isfinite().all()) for p in field.parameters())):
                 failures += 1
                 if failures > RETRIES:
@@ -143,7 +157,8 @@ def fit(
             ended = False
             if watched:  # at such steps alone, so that where it goes back to does not depend on the time
                 good, before = _state(step, now, field, optimiser, generator), now
-                ended = bool(watch and watch(step, {name: float(term.detach()) for name, term in terms.items()}))
+                names = [f"{c.name}, {c.domain}" for c in problem.constraints]
+                ended = bool(watch and watch(step, dict(zip(names, shares, strict=True))))
                 speed = count * (bar.format_dict["rate"] or 0) / 1e3
                 bar.set_postfix_str(f"loss {now:.3g}, {speed:.0f}k points/s", refresh=False)
             if checkpoint is not None and (due or interrupted() or ended or step == config.steps):
@@ -157,35 +172,69 @@ def fit(
     return field
 
 
+def _schedule(problem: Problem, config: FitConfig) -> Tensor:
+    """(steps, 1 + constraints): what each step multiplies the learning rates and the constraints' means by."""
+    return torch.tensor(
+        [
+            [config.rate(step), *(c.weight_at(step / config.steps) for c in problem.constraints)]
+            for step in range(config.steps)
+        ]
+    )
+
+
+def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], T]:
+    """`take`, which works on a GPU with draws from `generator`, replayed as a CUDA graph after the first WARM calls.
+
+    A step is some three hundred kernels, most of them shorter than their launches; the graph has one launch. What it
+    gives is the same tensors at every replay, with what they hold then; it must not wait for the device, and what
+    differs from call to call must be there.
+    """
+    graph, stream, calls = torch.cuda.CUDAGraph(), torch.cuda.Stream(), 0
+    given: list[T] = []
+
+    def replayed() -> T:
+        nonlocal calls
+        calls += 1
+        if calls <= WARM:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                given[:] = [take()]
+            torch.cuda.current_stream().wait_stream(stream)
+            return given[0]
+        if calls == WARM + 1:
+            graph.register_generator_state(generator)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                given[:] = [take()]
+        graph.replay()
+        return given[0]
+
+    return replayed
+
+
 def time_step(problem: Problem, field: Siren, config: FitConfig, generator: torch.Generator) -> float:
-    """How long a step takes here: what three more take than one, the first time aside. Trains `field` by them."""
+    """How long a step takes here: what more of them take than a few, the first time aside. Trains `field` by them."""
+    few, many = (10, 60) if field.weights[0].is_cuda else (1, 4)
     taken = []
-    for steps in (1, 1, 4):
+    for steps in (few, few, many):
         start = time.perf_counter()
         fit(problem, field, replace(config, steps=steps), generator)
         taken.append(time.perf_counter() - start)
-    return max(taken[2] - taken[1], 0.0) / 3
+    return max(taken[2] - taken[1], 0.0) / (many - few)
 
 
-def constraint_terms(
-    problem: Problem, jet_at: Callable[[Tensor], Jet], generator: torch.Generator, progress: float
-) -> tuple[dict[str, Tensor], int]:
-    """The loss at `progress` (0 to 1) of the fit, constraint by constraint, and how many points it was taken at.
+def draw(problem: Problem, generator: torch.Generator) -> Samples:
+    """Samples of every domain, by its name."""
+    return {name: domain.sample(generator) for name, domain in problem.domains.items()}
 
-    L = sum over constraints of weight * mean over the domain's samples of the residual (Sitzmann et al. 2020, eq. 4).
+
+def residuals(problem: Problem, samples: Samples, jet_at: Callable[[Tensor], Jet]) -> Tensor:
+    """(constraints,) the mean residual of each; times their weights, the loss (Sitzmann et al. 2020, eq. 4).
+
     All domains go through the network as one batch.
     """
-    samples = {name: domain.sample(generator) for name, domain in problem.domains.items()}
-    jet = jet_at(torch.cat([points for points, _ in samples.values()]))
-    rows, count = {}, 0
-    for name, (points, _) in samples.items():
-        rows[name] = jet[count : count + len(points)]
-        count += len(points)
-    terms = {
-        f"{c.name}, {c.domain}": c.weight_at(progress) * c.residual(samples[c.domain][1], rows[c.domain]).mean()
-        for c in problem.constraints
-    }
-    return terms, count
+    points = [points for points, _ in samples.values()]
+    jets = dict(zip(samples, jet_at(torch.cat(points)).split([len(p) for p in points]), strict=True))
+    return torch.stack([c.residual(samples[c.domain][1], jets[c.domain]).mean() for c in problem.constraints])
 
 
 def _state(step: int, loss: float, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> dict[str, Tensor]:

@@ -157,11 +157,11 @@ class Mesh:
     def keep_faces(self, mask: NDArray[np.bool_]) -> Mesh:
         """The faces where `mask` (f,) is true, with only the vertices that they use."""
         faces = self.faces[mask]
-        used, faces = np.unique(faces, return_inverse=True)
+        used = np.bincount(faces.ravel(), minlength=len(self.vertices)) > 0
         return replace(
             self,
             vertices=self.vertices[used],
-            faces=faces.reshape(-1, 3),
+            faces=(np.cumsum(used) - 1)[faces],
             normals=None if self.normals is None else self.normals[used],
             colors=None if self.colors is None else self.colors[used],
         )

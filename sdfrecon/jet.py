@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
 
 from torch import Tensor
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class Jet:
     """value (n, c), gradient (n, c, d) and laplacian (n, c) of a field at n points.
 
-    The derivatives are given as functions and run only when a constraint reads them. Slicing gives the jet
-    at some of the points and shares the work: the whole batch is differentiated once, whoever asks first.
+    The derivatives are given as functions and run only when a constraint reads them. Splitting gives the jets
+    at some of the points each and shares the work: the whole batch is differentiated once, whoever asks first.
     """
 
     def __init__(self, value: Tensor, gradient: Callable[[], Tensor], laplacian: Callable[[], Tensor]) -> None:
@@ -30,5 +30,15 @@ class Jet:
         """(n, c): the sum of every channel's second derivatives."""
         return self._laplacian()
 
-    def __getitem__(self, rows: slice) -> Jet:
-        return Jet(self.value[rows], lambda: self.gradient[rows], lambda: self.laplacian[rows])
+    def split(self, counts: Sequence[int]) -> list[Jet]:
+        """The jets at the first `counts[0]` points, the next `counts[1]`, and so on."""
+
+        @cache
+        def parts(name: str) -> Sequence[Tensor]:
+            return getattr(self, name).split(counts)
+
+        def part(name: str, index: int) -> Callable[[], Tensor]:
+            return lambda: parts(name)[index]
+
+        values = enumerate(self.value.split(counts))
+        return [Jet(value, part("gradient", i), part("laplacian", i)) for i, value in values]

@@ -18,6 +18,8 @@ MOMENTUM, NEWTON_SCHULZ = 0.95, (3.4445, -4.7750, 2.0315)
 class Optimiser:
     """Moves a field's parameters against their `grad`.
 
+    Its state, the number of steps among it, is on their device, so that a step never waits for that.
+
     Adam as Kingma and Ba 2015, algorithm 1; Muon as Jordan et al. 2024: Nesterov momentum, made orthogonal by five
     Newton-Schulz iterations. Where muon_learning_rate is None, Adam moves everything.
     """
@@ -27,15 +29,17 @@ class Optimiser:
     ) -> None:
         """bfloat16: iterate in that precision, which is enough for it."""
         square = (field.config.width, field.config.width)
-        hidden = [] if muon_learning_rate is None else [w for w in list(field.weights)[1:-1] if w.shape == square]
+        hidden: list[Tensor] = (
+            [] if muon_learning_rate is None else [w for w in list(field.weights)[1:-1] if w.shape == square]
+        )
         self.hidden = hidden
-        self.rest = [p for p in field.parameters() if p.requires_grad and all(p is not h for h in hidden)]
+        self.rest: list[Tensor] = [p for p in field.parameters() if p.requires_grad and all(p is not h for h in hidden)]
         self.learning_rate, self.muon_learning_rate = learning_rate, muon_learning_rate or 0.0
         self.bfloat16 = bfloat16
         size, like = sum(p.numel() for p in self.rest), self.rest[0].detach()
         self.state = {
-            "step": torch.zeros(1),
-            "slowed": torch.ones(1),
+            "step": like.new_zeros(1, dtype=torch.long),
+            "slowed": like.new_ones(1),
             "mean": like.new_zeros(size),
             "square": like.new_zeros(size),
         }
@@ -48,31 +52,29 @@ class Optimiser:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
+    def step(self, factor: float | Tensor) -> None:
         """One step, with both learning rates times `factor`, and times what the state says after a failure."""
-        factor *= float(self.state["slowed"])
+        factor = factor * self.state["slowed"]
         self._adam(factor * self.learning_rate)
         if self.hidden:
             self._muon(factor * self.muon_learning_rate)
 
-    def _adam(self, rate: float) -> None:
+    def _adam(self, rate: Tensor) -> None:
         mean, square = self.state["mean"], self.state["square"]
         grad = torch.cat([_grad(p).flatten() for p in self.rest])
-        self.state["step"] += 1
-        count = int(self.state["step"])
+        count = self.state["step"].add_(1).double()
         mean.lerp_(grad, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-        unbiased = (square / (1 - BETAS[1] ** count)).sqrt_().add_(EPSILON)
-        move = (mean / unbiased).mul_(rate / (1 - BETAS[0] ** count))
-        for parameter, part in zip(self.rest, move.split([p.numel() for p in self.rest]), strict=True):
-            parameter.sub_(part.view_as(parameter))
+        unbiased = (square / (1 - BETAS[1] ** count).float()).sqrt_().add_(EPSILON)
+        move = (mean / unbiased).mul_(rate / (1 - BETAS[0] ** count).float())
+        parts = zip(move.split([p.numel() for p in self.rest]), self.rest, strict=True)
+        torch._foreach_sub_(self.rest, [part.view_as(parameter) for part, parameter in parts])
 
-    def _muon(self, rate: float) -> None:
+    def _muon(self, rate: Tensor) -> None:
         grad = torch.stack([_grad(p) for p in self.hidden])
         momentum = self.state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        move = orthogonal(grad.lerp_(momentum, MOMENTUM), self.bfloat16)
-        for parameter, part in zip(self.hidden, move, strict=True):
-            parameter.sub_(part, alpha=rate)
+        move = orthogonal(grad.lerp_(momentum, MOMENTUM), self.bfloat16).mul_(rate)
+        torch._foreach_sub_(self.hidden, list(move))
 
 
 def orthogonal(matrices: Tensor, bfloat16: bool = False) -> Tensor:

@@ -26,7 +26,7 @@ def exact_products() -> Iterator[None]:
     processor's vector width alone. torch hands float32 to oneDNN only where it may round to bfloat16; without hardware
     for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
     """
-    with _allowed(CUBLAS, "ieee"), _allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"):
+    with allowed(CUBLAS, "ieee"), allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"):
         yield
 
 
@@ -34,12 +34,13 @@ def exact_products() -> Iterator[None]:
 def _onednn_is_exact() -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
-    with _allowed(ONEDNN, "bf16"):
+    with allowed(ONEDNN, "bf16"):
         return product_error() < EXACT
 
 
 @contextmanager
-def _allowed(library: Any, precision: str) -> Iterator[None]:
+def allowed(library: Any, precision: str) -> Iterator[None]:
+    """A library's products of float32 in a precision: "ieee", "tf32", "bf16"."""
     before, library.fp32_precision = library.fp32_precision, precision
     try:
         yield

@@ -143,7 +143,9 @@ class Siren(nn.Module):
 
     def scaled(self) -> list[tuple[Tensor, Tensor]]:
         """Each layer's weights and bias, times its omega: cheaper than scaling n activations."""
-        return [(w * o, b * o) for w, b, o in zip(self.weights, self.biases, [*self.omegas, 1.0], strict=True)]
+        omegas = [*self.omegas, 1.0]
+        scaled = (torch._foreach_mul(list(parameters), omegas) for parameters in (self.weights, self.biases))
+        return list(zip(*scaled, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_dim) -> (n, out_dim), the value alone. Without gradients, memory does not grow with n."""

@@ -105,8 +105,10 @@ class Tape:
         """Adds to the parameters' `grad` what the jet's `grad` brings them."""
         if not self.field.learns_sines:
             return
-        weights = [torch.zeros_like(w) for w, _ in self.scaled]
-        biases = [torch.zeros_like(b) for _, b in self.scaled]
+        shapes = [t.shape for pair in self.scaled for t in pair]
+        room = self.points.new_zeros(sum(shape.numel() for shape in shapes)).split([shape.numel() for shape in shapes])
+        grads = [part.view(shape) for part, shape in zip(room, shapes, strict=True)]
+        weights, biases = grads[::2], grads[1::2]
         slopes, bends, begin = self.gradient.grad, self.laplacian.grad, 0
         by_rows, carried = (slopes, None) if self.field.out_dim == 1 else (None, slopes)
         if carried is not None or bends is not None:
@@ -117,9 +119,9 @@ class Tape:
                 self._backward_carried(points, along, bent, weights, biases)
         if by_rows is not None or self.value.grad is not None:
             self._backward_rows(by_rows, weights, biases)
-        for parameters, grads in ((self.field.weights, weights), (self.field.biases, biases)):
-            for parameter, grad, omega in zip(parameters, grads, [*self.field.omegas, 1.0], strict=True):
-                grad *= omega
+        for parameters, own in ((self.field.weights, weights), (self.field.biases, biases)):
+            torch._foreach_mul_(own, [*self.field.omegas, 1.0])
+            for parameter, grad in zip(parameters, own, strict=True):
                 parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
 
     def _backward_rows(self, gradient: Tensor | None, weights: list[Tensor], biases: list[Tensor]) -> None:
@@ -127,6 +129,7 @@ class Tape:
         *sines, weight = self.rounded
         last = len(sines) - 1
         one, two = self._room("errors", 2, *self.cosine[0].shape, dtype=self.dtype)
+        ones = one.new_ones(1, len(one))  # times which a sum over the rows is a product, and takes a fifth of the time
         if gradient is not None:  # up through it: what reaches each cosine goes, times -sine, to that layer's z
             below, through = gradient[:, 0].to(self.dtype), one
             for layer, w in enumerate(sines):
@@ -135,7 +138,7 @@ class Tape:
                 before = self.before[layer]
                 torch.mul(before if layer < last else weight, through, out=before)
                 below = torch.mul(through, self.cosine[layer], out=two)
-            weights[-1] += below.sum(0)
+            weights[-1] += ones @ below
 
         if (error := self.value.grad) is None:
             error = torch.zeros_like(self.value)
@@ -148,7 +151,7 @@ class Tape:
             if gradient is not None:
                 z.addcmul_(self.before[layer], self.sine[layer], value=-1)
             weights[layer] += z.T @ (self.sine[layer - 1] if layer else self.points.to(self.dtype))
-            biases[layer] += z.sum(0)
+            biases[layer] += (ones @ z)[0]
             if layer:
                 upper = torch.mm(z, sines[layer], out=one)
 

@@ -4,9 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SDFRECON_DATA", ROOT.parent / "shared" / "data"))
+
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where to compute: everywhere, one after the other."""
+    return str(request.param)
 
 
 @pytest.fixture

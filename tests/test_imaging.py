@@ -29,8 +29,8 @@ HOLE = np.zeros((24, 30), bool)
 HOLE[6:18, 8:20] = True
 
 
-def test_an_image_is_fitted_and_its_colours_are_right() -> None:
-    field = solve(CAT.shape, SMALL, "cpu", **from_pixels(CAT))
+def test_an_image_is_fitted_and_its_colours_are_right(device: str) -> None:
+    field = solve(CAT.shape, SMALL, device, **from_pixels(CAT))
     assert psnr(field.render(24, 30), CAT) > 40
 
 
@@ -44,10 +44,10 @@ def test_frequencies_keep_their_measure_in_pixels() -> None:
 @pytest.mark.parametrize("border", [False, True])
 @pytest.mark.parametrize("derivative", [from_gradient, from_laplacian])
 def test_an_image_is_rebuilt_from_a_derivative_up_to_what_it_lost(
-    derivative: Callable[[Floats], dict[str, Any]], border: bool
+    derivative: Callable[[Floats], dict[str, Any]], border: bool, device: str
 ) -> None:
     known = derivative(CAT) | (from_border(CAT) if border else {})
-    picture = solve(CAT.shape, SMALL, "cpu", **known).render(24, 30)
+    picture = solve(CAT.shape, SMALL, device, **known).render(24, 30)
     shifted = picture - (picture - CAT).mean(axis=(0, 1))
     if border:
         assert psnr(picture, CAT) > 25, "nothing is lost"
@@ -98,9 +98,9 @@ def test_a_source_may_overhang_but_not_miss_the_target() -> None:
             Composition.of(DOG, CAT, mask, offset, "import")
 
 
-def test_one_network_holds_the_target_and_takes_the_sources_slopes() -> None:
+def test_one_network_holds_the_target_and_takes_the_sources_slopes(device: str) -> None:
     task = Composition.of(DOG, CAT, HOLE, (0, 0), "import")
-    result = task.composite(solve(CAT.shape, SMALL, "cpu", **task.known).render(24, 30))
+    result = task.composite(solve(CAT.shape, SMALL, device, **task.known).render(24, 30))
     np.testing.assert_array_equal(result[~HOLE], CAT[~HOLE])
     averaged, ours = (psnr(x[HOLE], task.classical[HOLE]) for x in (task.averaged, result))
     assert ours > max(25, averaged + 8)
