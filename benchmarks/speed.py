@@ -106,12 +106,11 @@ def child(*what: object) -> Any:
 def step_table(args: Args) -> None:
     """A step of the surface problem: sampling, loss, derivatives, Muon and Adam."""
     device = torch.device(args.device)
-    unit, peak = (
-        ("TensorFloat-32", matrix_peak(device, "tf32")) if device.type == "cuda" else ("float32", matrix_peak(device))
-    )
-    print(f"A step at {args.points:,} points, 1 + 3 sine layers, on {args.device}. Large products of {unit} reach")
+    unit, precision = ("TensorFloat-32", "tf32") if device.type == "cuda" else ("float32", None)
+    peak = matrix_peak(device, precision)
+    print(f"A step at {args.points:,} points, 1 + 3 sine layers, on {args.device}; the best of {args.turns}, in turns.")
     print(
-        f"{peak / 1e9:,.0f} GFLOP/s here; share: six products a layer, in shares of that. Best of {args.turns}, in turns."
+        f"share: six products a layer, in shares of {peak / 1e9:,.0f} GFLOP/s, which large ones of {unit} reach here."
     )
     print(f"Five of ours are in {'bfloat16' if faster_in_bfloat16(device) else 'float32, too'}.\n")
     print("| width | step | ms | times ours | k points/s | share | MB |\n| --- | --- | --- | --- | --- | --- | --- |")
@@ -159,7 +158,9 @@ def one_step(how: str, width: str, points: str, device: str) -> dict[str, float]
     """Seconds of a training step, and what it needs beyond the process before."""
     generator, count = torch.Generator(device).manual_seed(0), int(points)
     ball = evenly_spread(max(5000, count))
-    sizes = SurfaceConfig(on_surface=count // 2, near_surface=count // 4, in_box=count // 4, pool=max(10_000, count))
+    sizes = SurfaceConfig(
+        on_surface=count // 2, near_surface=count // 4, in_box=count // 4, pool=max(10_000, count // 2)
+    )
     problem = surface(PointCloud(ball / 2, ball), sizes, generator)
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
     rounded = faster_in_bfloat16(torch.device(device))
