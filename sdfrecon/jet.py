@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 
 from torch import Tensor
 
@@ -32,13 +32,15 @@ class Jet:
 
     def split(self, counts: Sequence[int]) -> list[Jet]:
         """The jets at the first `counts[0]` points, the next `counts[1]`, and so on."""
-
-        @cache
-        def parts(name: str) -> Sequence[Tensor]:
-            return getattr(self, name).split(counts)
+        parts: dict[str, Sequence[Tensor]] = {}
 
         def part(name: str, index: int) -> Callable[[], Tensor]:
-            return lambda: parts(name)[index]
+            def taken() -> Tensor:
+                if name not in parts:
+                    parts[name] = getattr(self, name).split(counts)
+                return parts[name][index]
+
+            return taken
 
         values = enumerate(self.value.split(counts))
         return [Jet(value, part("gradient", i), part("laplacian", i)) for i, value in values]

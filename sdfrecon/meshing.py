@@ -116,20 +116,33 @@ class Lattice:
         while len(blocks):
             active[tuple(blocks.T)] = True
             self.evaluate(blocks, slope)
-            every = np.argwhere(active)
-            self.settle(every)
-            reached = []
-            for part in _parts(every):
-                inside = self.tiles(part) < 0
-                for step in FACES:
-                    axis = int(np.flatnonzero(step)[0]) + 1
-                    face = inside.take(BLOCK if step.sum() > 0 else 0, axis=axis).reshape(len(part), -1)
-                    reached.append(part[face.any(1) & ~face.all(1)] + step)
-            blocks = np.unique(np.concatenate(reached), axis=0)
-            blocks = blocks[((blocks >= 0) & (blocks < self.blocks)).all(1)]
-            blocks = blocks[~active[tuple(blocks.T)]]
+            every, beside = np.argwhere(active), np.argwhere(active & self._around(blocks))
+            blocks = self._reached(beside, active)
+            if not len(blocks) and len(beside) < len(every):
+                blocks = self._reached(every, active)
             slope = np.full(len(blocks), steepest)
         return np.argwhere(active)
+
+    def _around(self, blocks: Ints) -> NDArray[np.bool_]:
+        """(blocks, blocks, blocks) true for `blocks` (b, 3) and those that touch them."""
+        around = np.zeros((self.blocks,) * 3, bool)
+        for step in np.ndindex(3, 3, 3):
+            around[tuple((blocks + step - 1).clip(0, self.blocks - 1).T)] = True
+        return around
+
+    def _reached(self, blocks: Ints, active: NDArray[np.bool_]) -> Ints:
+        """(n, 3) those that are not active, but the surface leaves `blocks` (b, 3) into them."""
+        self.settle(blocks)
+        reached = []
+        for part in _parts(blocks):
+            inside = self.tiles(part) < 0
+            for step in FACES:
+                axis = int(np.flatnonzero(step)[0]) + 1
+                face = inside.take(BLOCK if step.sum() > 0 else 0, axis=axis).reshape(len(part), -1)
+                reached.append(part[face.any(1) & ~face.all(1)] + step)
+        new = np.unique(np.concatenate(reached), axis=0)
+        new = new[((new >= 0) & (new < self.blocks)).all(1)]
+        return new[~active[tuple(new.T)]]
 
     def evaluate(self, blocks: Ints, slope: Floats) -> None:
         """Gives values to the lattice points of `blocks` (b, 3) that are corners of a cell with the surface in it.
@@ -167,23 +180,28 @@ class Lattice:
 
     def _fill(self, blocks: Ints, masks: list[NDArray[np.bool_]], stride: int) -> None:
         """Evaluates those lattice points of `blocks`, every `stride`-th, where a part's mask is true."""
-        wanted = np.zeros(self.values.shape, bool)
+        rows = np.unique(np.concatenate([self.rows[tuple((blocks + corner).T)] for corner in CORNERS]))
+        place = np.empty(len(self.values), np.int32)
+        place[rows] = np.arange(len(rows))
+        wanted = np.zeros((len(rows), *[BLOCK] * 3), bool)
         for part, mask in zip(_parts(blocks), masks, strict=True):
             tile = np.zeros((len(part), *[BLOCK + 1] * 3), bool)
             tile[:, ::stride, ::stride, ::stride] = mask
             for corner in CORNERS:
                 inner, layer = _layers(corner)
-                rows = self.rows[tuple((part + corner).T)]
-                wanted[(rows, *layer)] |= tile[(slice(None), *inner)]
-        flat, todo = self.values.reshape(-1), np.flatnonzero(wanted & np.isnan(self.values))
+                wanted[(place[self.rows[tuple((part + corner).T)]], *layer)] |= tile[(slice(None), *inner)]
+        for here, part in zip(_parts(wanted), _parts(rows), strict=True):
+            here &= np.isnan(self.values[part])
+        todo, shape = np.flatnonzero(wanted), wanted.shape
         del wanted
         for index in _parts(todo, 1 << 20):
-            row, *cell = np.unravel_index(index, self.values.shape)
+            at, *cell = np.unravel_index(index, shape)
+            row = rows[at]
             lattice = self.origins[row] + np.stack(cell, -1)
             value = self.field.value(self.unit(lattice))[:, 0]
             # The outermost layer counts as outside: that caps what leaves the cube.
             border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
-            flat[index] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
+            self.values[(row, *cell)] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
 
     def tiles(self, blocks: Ints, exact: bool = False) -> NDArray[np.float32]:
         """(b, BLOCK + 1, BLOCK + 1, BLOCK + 1) values of the blocks with their upper faces.
