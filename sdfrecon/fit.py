@@ -187,7 +187,7 @@ def _schedule(problem: Problem, config: FitConfig) -> Tensor:
 def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], T]:
     """`take`, which works on a GPU with draws from `generator`, replayed as a CUDA graph after the first WARM calls.
 
-    A step is some three hundred kernels, most of them shorter than their launches; the graph has one launch. What it
+    A step is hundreds of kernels, most of them shorter than their launches; the graph has one launch. What it
     gives is the same tensors at every replay, with what they hold then; it must not wait for the device, and what
     differs from call to call must be there.
     """
