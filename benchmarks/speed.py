@@ -42,12 +42,12 @@ from sdfrecon.tape import Tape
 Part = Literal["step", "meshing", "command", "live"]
 HOWS = {
     "ours": "as the presets have it",
-    "float32": "all in float32",
+    "float32": "the network in float32",
     "double": "double backward, in float32",
 }
 GPU_HOWS = {
     "launched": "as ours, each kernel launched",
-    "tf32": "all in TensorFloat-32",
+    "tf32": "the network in TensorFloat-32",
     "tf32 values": "as ours, values in TensorFloat-32",
     "compiled": "autograd's, by torch.compile, in float32",
     "compiled tf32": "the same in TensorFloat-32",
@@ -106,7 +106,7 @@ def child(*what: object) -> Any:
 def step_table(args: Args) -> None:
     """A step of the surface problem: sampling, loss, derivatives, Muon and Adam."""
     device = torch.device(args.device)
-    unit, precision = ("TensorFloat-32", "tf32") if device.type == "cuda" else ("float32", None)
+    unit, precision = ("TensorFloat-32", "tf32") if device.type == "cuda" else ("float32", "ieee")
     peak = matrix_peak(device, precision)
     print(f"A step at {args.points:,} points, 1 + 3 sine layers, on {args.device}; the best of {args.turns}, in turns.")
     print(
@@ -128,12 +128,12 @@ def step_table(args: Args) -> None:
 
 
 @exact_products()
-def matrix_peak(device: torch.device, precision: str | None = None) -> float:
+def matrix_peak(device: torch.device, precision: str = "ieee") -> float:
     """Floating-point operations a second in a large matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device)
     out = torch.empty_like(a)
-    with allowed(CUBLAS, precision or CUBLAS.fp32_precision):
+    with allowed(CUBLAS, precision):
         return 2 * size**3 / repeated(lambda: torch.mm(a, a, out=out), device)
 
 
@@ -244,21 +244,16 @@ def command_table(args: Args) -> None:
     print(
         "\nFrom file to file, seconds. stages: the six before together, on a GPU the second time in one process. whole:"
     )
-    print("the command, timed apart from them, with the interpreter, imports, and on a GPU its start.", end=" ")
-    print(
-        "" if args.scans else "times Poisson: against\nscreened Poisson (Open3D, depth 9), a command too, just before."
-    )
-    print(f"\n| scan | preset | {' | '.join(names)} | mesh, share | stages | whole |", end="")
-    print("" if args.scans else " Poisson | times Poisson |")
-    print(f"|{' --- |' * (len(names) + (5 if args.scans else 7))}")
+    print("the command, timed apart from them, with the interpreter, imports, and on a GPU its start. times Poisson:")
+    print("against screened Poisson (Open3D, depth 9), a command too, just before; not of files that were named.\n")
+    print(f"| scan | preset | {' | '.join(names)} | mesh, share | stages | whole | Poisson | times Poisson |")
+    print(f"|{' --- |' * (len(names) + 7)}")
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "mesh.ply"
-        for name, source in (
-            virtual_scans(args.shape, Path(folder)) if not args.scans else ((p.stem, p) for p in args.scans)
-        ):
+        target, named = Path(folder) / "mesh.ply", ((path.stem, path) for path in args.scans)
+        for name, source in named if args.scans else virtual_scans(args.shape, Path(folder)):
+            rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
             for preset in args.presets:
-                rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
-                poisson = None if args.scans else timed(rival)[0]
+                poisson = np.nan if args.scans else timed(rival)[0]
                 command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source), "--quiet"]
                 command += ["--output", str(target), "--preset", preset, "--device", args.device]
                 whole, _ = timed(command)
@@ -266,9 +261,8 @@ def command_table(args: Args) -> None:
                 total = sum(spent.values())
                 print(
                     f"| {name} | {preset} | {' | '.join(f'{spent[name]:.2f}' for name in names)} "
-                    f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} |",
-                    "" if poisson is None else f" {poisson:.1f} | {whole / poisson:.1f} |",
-                    sep="",
+                    f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} "
+                    f"| {poisson:.1f} | {whole / poisson:.1f} |",
                     flush=True,
                 )
 

@@ -32,6 +32,8 @@ CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next."""
+RECORDING = threading.Lock()
+"""CUDA records one graph at a time, and nothing may be launched beside it on its stream."""
 WARM = 3
 """Steps on a GPU before one is recorded: the first few allocate, and choose how to multiply."""
 EXPLODED, RETRIES = 100.0, 6
@@ -102,7 +104,8 @@ def fit(
     WATCHED steps and at the end. tell: called with a line where it goes on from a checkpoint, and where the loss
     exploded: the fit goes back to its last good state then, and on with half the step.
 
-    On a GPU the steps are a CUDA graph's: a residual or domain of one's own must not wait for the device there.
+    On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
+    run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
 
     Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
     """
@@ -191,32 +194,34 @@ def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], 
     gives is the same tensors at every replay, with what they hold then; it must not wait for the device, and what
     differs from call to call must be there.
     """
-    graph, stream, calls = torch.cuda.CUDAGraph(), _stream(), 0
+    graph, stream, calls = torch.cuda.CUDAGraph(), _stream(generator.device), 0
     given: list[T] = []
 
     def replayed() -> T:
         nonlocal calls
         calls += 1
-        if calls <= WARM:
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                given[:] = [take()]
-            torch.cuda.current_stream().wait_stream(stream)
-            return given[0]
-        if calls == WARM + 1:
-            graph.register_generator_state(generator)
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                given[:] = [take()]
-        graph.replay()
+        if calls <= WARM + 1:
+            around = torch.cuda.current_stream(generator.device)
+            with RECORDING, torch.cuda.stream(stream):
+                stream.wait_stream(around)
+                if calls <= WARM:
+                    given[:] = [take()]
+                else:
+                    graph.register_generator_state(generator)
+                    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                        given[:] = [take()]
+            around.wait_stream(stream)
+        if calls > WARM:
+            graph.replay()
         return given[0]
 
     return replayed
 
 
 @cache
-def _stream() -> torch.cuda.Stream:
+def _stream(device: torch.device) -> torch.cuda.Stream:
     """One for all: a stream that has multiplied matrices keeps the memory for it, 32 MB on a recent GPU, for good."""
-    return torch.cuda.Stream()
+    return torch.cuda.Stream(device)
 
 
 def time_step(problem: Problem, field: Siren, config: FitConfig, generator: torch.Generator) -> float:

@@ -105,9 +105,10 @@ class Tape:
         """Adds to the parameters' `grad` what the jet's `grad` brings them."""
         if not self.field.learns_sines:
             return
-        shapes = [t.shape for pair in self.scaled for t in pair]
-        room = self.points.new_zeros(sum(shape.numel() for shape in shapes)).split([shape.numel() for shape in shapes])
-        grads = [part.view(shape) for part, shape in zip(room, shapes, strict=True)]
+        learnt = [tensor for pair in self.scaled for tensor in pair]
+        sizes = [tensor.numel() for tensor in learnt]
+        room = self.points.new_zeros(sum(sizes)).split(sizes)
+        grads = [part.view_as(tensor) for part, tensor in zip(room, learnt, strict=True)]
         weights, biases = grads[::2], grads[1::2]
         slopes, bends, begin = self.gradient.grad, self.laplacian.grad, 0
         by_rows, carried = (slopes, None) if self.field.out_dim == 1 else (None, slopes)

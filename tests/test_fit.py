@@ -20,18 +20,18 @@ from sdfrecon.siren import Siren, SirenConfig
 
 def line(_: Attributes, jet: Jet) -> Tensor:
     """| d Phi / dx - 1 | + | d Phi / dy |: met by x and a constant."""
-    return (jet.gradient[:, 0] - torch.tensor([1.0, 0.0])).abs().sum(-1)
+    return (jet.gradient[:, 0, 0] - 1).abs() + jet.gradient[:, 0, 1].abs()
 
 
 PROBLEM = Problem({"box": Box(2, 64)}, [Constraint("line", "box", 2.0, line)])
 
 
-def network() -> Siren:
-    return Siren(2, 1, SirenConfig(16, 2, 3.0, 3.0), torch.Generator().manual_seed(0))
+def network(device: str = "cpu") -> Siren:
+    return Siren(2, 1, SirenConfig(16, 2, 3.0, 3.0), torch.Generator(device).manual_seed(0))
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
+def generator(device: str = "cpu") -> torch.Generator:
+    return torch.Generator(device).manual_seed(1)
 
 
 def same(a: Siren, b: Siren) -> bool:
@@ -132,9 +132,10 @@ def test_rates_warm_up_and_decay() -> None:
     assert {FitConfig(10, warmup=0, final_rate=1.0).rate(s) for s in range(10)} == {1.0}
 
 
-def test_a_lost_loss_is_said(tmp_path: Path) -> None:
+def test_a_lost_loss_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", torch.inf)  # the loss is looked at then, too
     broken = Problem(PROBLEM.domains, [Constraint("nan", "box", 1.0, lambda _, jet: jet.value[:, 0] * torch.nan)])
-    with pytest.raises(ArithmeticError, match=r"the fit diverged before step \d+, with ever smaller steps"):
+    with pytest.raises(ArithmeticError, match="the fit diverged before step 50, with ever smaller steps"):
         fit(broken, network(), FitConfig(100), generator(), tmp_path / "checkpoint.safetensors")
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -146,29 +147,32 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
         fit(PROBLEM, network(), FitConfig(10), generator(), path)
 
 
-def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(tmp_path: Path) -> None:
+def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", torch.inf)
     said: list[str] = []
-    steps = 0
+    steps = torch.zeros((), device=device)
 
     def explode_once(known: Attributes, jet: Jet) -> Tensor:
-        nonlocal steps
-        steps += 1
-        return line(known, jet) * (torch.inf if steps == 120 else 1)
+        steps.add_(1)
+        return line(known, jet) / (steps != 120).float()
 
     problem = Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, explode_once)])
     checkpoint = tmp_path / "checkpoint.safetensors"
-    net = fit(problem, network(), FitConfig(400, 3e-3), generator(), checkpoint, tell=said.append)
+    net = fit(problem, network(device), FitConfig(400, 3e-3), generator(device), checkpoint, tell=said.append)
     assert said == ["warning: the loss exploded before step 150: back to 100, and on with half the step"]
-    x = torch.rand(100, 2)
-    assert (net.jet(x).gradient[:, 0] - torch.tensor([1.0, 0.0])).abs().mean() < 0.05
+    assert line({}, net.jet(torch.rand(100, 2, device=device))).mean() < 0.1
     assert fit_module._read(checkpoint)["optimiser/slowed"].item() == 0.5
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("config", [FitConfig(60), FitConfig(60, muon_learning_rate=None, clip=1.0, bfloat16=True)])
-def test_recorded_steps_are_the_steps_themselves(monkeypatch: pytest.MonkeyPatch, config: FitConfig) -> None:
+def test_recorded_steps_are_the_steps_themselves(
+    monkeypatch: pytest.MonkeyPatch, config: FitConfig, device: str
+) -> None:
     def fitted() -> Siren:
-        points = torch.Generator("cuda").manual_seed(1)
+        points = torch.Generator(device).manual_seed(1)
         ball = evenly_spread(500)
         problem = surface(PointCloud(ball / 2, ball), SurfaceConfig(pool=500), points)
         return fit(problem, Siren(3, 1, SirenConfig(32, 2), points), config, points)

@@ -160,11 +160,11 @@ def test_what_does_not_exist_is_named() -> None:
         assert pick_device("auto").type == "cpu"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_a_gpu_gives_the_same_shape(tmp_path: Path, ring_and_ball: Path) -> None:
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+def test_a_gpu_gives_the_same_shape(tmp_path: Path, ring_and_ball: Path, device: str) -> None:
     cloud = sdfrecon.read_cloud(ring_and_ball)
-    reconstruct(cloud, SHORT, device="cuda", run_dir=tmp_path, watch=lambda step, *_: step == 100)
-    result = reconstruct(cloud, SHORT, device="cuda", run_dir=tmp_path)
+    reconstruct(cloud, SHORT, device=device, run_dir=tmp_path, watch=lambda step, *_: step == 100)
+    result = reconstruct(cloud, SHORT, device=device, run_dir=tmp_path)
     assert "going on after 100 steps" in result.notes
     assert result.field.device.type == "cuda"
     assert result.mesh.is_watertight
