@@ -179,12 +179,8 @@ def fit(
 
 def _schedule(problem: Problem, config: FitConfig) -> Tensor:
     """(steps, 1 + constraints): what each step multiplies the learning rates and the constraints' means by."""
-    return torch.tensor(
-        [
-            [config.rate(step), *(c.weight_at(step / config.steps) for c in problem.constraints)]
-            for step in range(config.steps)
-        ]
-    )
+    factors = [config.rate, *(lambda step, c=c: c.weight_at(step / config.steps) for c in problem.constraints)]
+    return torch.stack([torch.tensor([factor(step) for step in range(config.steps)]) for factor in factors], dim=1)
 
 
 def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], T]:
