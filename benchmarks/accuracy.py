@@ -312,6 +312,7 @@ def plot(rows: list[Row]) -> None:
 
     good = [r for r in rows if "failed" not in r]
     kinds = list(dict.fromkeys(str(r["scan"]) for r in good))
+    seconds = [float(str(r["seconds"])) for r in good]
     families = {
         "sdfrecon": (OURS, "tab:blue", "o-"),
         "screened Poisson (Open3D)": (("poisson8", "poisson9", "poisson10"), "tab:orange", "s-"),
@@ -329,16 +330,16 @@ def plot(rows: list[Row]) -> None:
             for method in methods:
                 found = [r for r in good if (r["scan"], r["method"]) == (kind, method)]
                 if found:
-                    seconds = np.median([float(str(r["seconds"])) for r in found])
-                    points.append((seconds, np.median([trio(r)[0] for r in found]) * 1e3))
+                    middle = np.median([float(str(r["seconds"])) for r in found])
+                    points.append((middle, np.median([trio(r)[0] for r in found]) * 1e3))
             if points:
                 panel.semilogx(*zip(*points, strict=True), style, color=color, label=label)
         panel.set(title=kind, xlabel="seconds, file to file", ylabel="Chamfer, 1e-3 of the diagonal")
         panel.set_ylim(0, 1.15 * panel.dataLim.y1)
-        panel.set_xticks([2, 5, 10, 20, 50, 100, 200, 500], minor=False)
+        panel.set_xticks([1, 2, 5, 10, 20, 50, 100, 200, 500], minor=False)
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_xlim(1.5, 1.3 * max(float(str(r["seconds"])) for r in good))
+        panel.set_xlim(0.8 * min(seconds), 1.3 * max(seconds))
         panel.grid(which="both", alpha=0.25)
     for panel in axes.flat[len(kinds) :]:
         panel.axis("off")
