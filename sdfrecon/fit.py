@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,19 +22,15 @@ from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
 from sdfrecon.products import exact_products, faster_in_bfloat16
+from sdfrecon.recording import captured
 from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-T = TypeVar("T")
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next."""
-RECORDING = threading.Lock()
-"""CUDA records one graph at a time, and nothing may be launched beside it on its stream."""
-WARM = 3
-"""Steps on a GPU before one is recorded: the first few allocate, and choose how to multiply."""
 EXPLODED, RETRIES = 100.0, 6
 """How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
 
@@ -181,43 +176,6 @@ def _schedule(problem: Problem, config: FitConfig) -> Tensor:
     """(steps, 1 + constraints): what each step multiplies the learning rates and the constraints' means by."""
     factors = [config.rate, *(lambda step, c=c: c.weight_at(step / config.steps) for c in problem.constraints)]
     return torch.stack([torch.tensor([factor(step) for step in range(config.steps)]) for factor in factors], dim=1)
-
-
-def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], T]:
-    """`take`, which works on a GPU with draws from `generator`, replayed as a CUDA graph after the first WARM calls.
-
-    A step is hundreds of kernels, most of them shorter than their launches; the graph has one launch. What it
-    gives is the same tensors at every replay, with what they hold then; it must not wait for the device, and what
-    differs from call to call must be there.
-    """
-    graph, stream, calls = torch.cuda.CUDAGraph(), _stream(generator.device), 0
-    given: list[T] = []
-
-    def replayed() -> T:
-        nonlocal calls
-        calls += 1
-        if calls <= WARM + 1:
-            around = torch.cuda.current_stream(generator.device)
-            with RECORDING, torch.cuda.stream(stream):
-                stream.wait_stream(around)
-                if calls <= WARM:
-                    given[:] = [take()]
-                else:
-                    graph.register_generator_state(generator)
-                    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                        given[:] = [take()]
-            around.wait_stream(stream)
-        if calls > WARM:
-            graph.replay()
-        return given[0]
-
-    return replayed
-
-
-@cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all: a stream that has multiplied matrices keeps the memory for it, 32 MB on a recent GPU, for good."""
-    return torch.cuda.Stream(device)
 
 
 def time_step(problem: Problem, field: Siren, config: FitConfig, generator: torch.Generator) -> float:

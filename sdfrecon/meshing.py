@@ -116,10 +116,10 @@ class Lattice:
         while len(blocks):
             active[tuple(blocks.T)] = True
             self.evaluate(blocks, slope)
-            every, beside = np.argwhere(active), np.argwhere(active & self._around(blocks))
-            blocks = self._reached(beside, active)
-            if not len(blocks) and len(beside) < len(every):
-                blocks = self._reached(every, active)
+            beside = active & self._around(blocks)
+            blocks = self._reached(np.argwhere(beside), active)
+            if not len(blocks) and beside.sum() < active.sum():
+                blocks = self._reached(np.argwhere(active), active)
             slope = np.full(len(blocks), steepest)
         return np.argwhere(active)
 

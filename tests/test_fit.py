@@ -117,7 +117,9 @@ def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
         {"few": Box(2, 3), "many": Box(2, 300)},
         [Constraint("a", "few", 2.0, ones), Constraint("b", "many", 5.0, ones)],
     )
-    assert residuals(problem, draw(problem, generator()), network().jet).tolist() == [1, 1]
+    samples = draw(problem, generator())
+    assert sum(len(points) for points, _ in samples.values()) == 303
+    assert residuals(problem, samples, network().jet).tolist() == [1, 1]
     seen: dict[str, float] = {}
     fit(problem, network(), FitConfig(1), generator(), watch=lambda _, terms: seen.update(terms))
     assert seen == {"a, few": 2, "b, many": 5}

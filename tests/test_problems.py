@@ -58,6 +58,7 @@ def test_the_papers_loss_is_its_formula() -> None:
     net = Siren(3, 1, SirenConfig(16, 1), torch.Generator().manual_seed(0))
     samples = draw(problem, torch.Generator().manual_seed(5))
     means = residuals(problem, samples, net.jet)
+    assert sum(len(points) for points, _ in samples.values()) == 2800
 
     generator = torch.Generator().manual_seed(5)
     on, known = problem.domains["surface"].sample(generator)

@@ -9,16 +9,17 @@ from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
 
 
-def parts(first: Jet, second: Jet, _: Jet) -> Tensor:
-    """Of some points' value, others' gradient, and nothing of the rest."""
-    return first.value.sum() + second.gradient[..., 0].square().sum()
+def parts(first: Jet, second: Jet, third: Jet, _: Jet) -> Tensor:
+    """Of some points the value, of others the gradient, of those between both, and nothing of the rest."""
+    values, slopes = (first.value, second.value), (second.gradient, third.gradient)
+    return torch.cat(values).sum() + torch.cat(slopes)[..., 0].square().sum()
 
 
 LOSSES: dict[str, Callable[[Jet], Tensor]] = {
     "value": lambda jet: jet.value.square().mean(),
     "gradient": lambda jet: (jet.gradient.norm(dim=-1) - 1).square().mean(),
     "both": lambda jet: jet.value.sin().mean() + (jet.gradient**3).mean(),
-    "parts": lambda jet: parts(*jet.split([3, 2, len(jet.value) - 5])),
+    "parts": lambda jet: parts(*jet.split([3, 2, 2, len(jet.value) - 7])),
     "laplacian": lambda jet: jet.laplacian.sin().mean(),
     "all": lambda jet: jet.laplacian.square().mean() + jet.gradient.square().mean() + jet.value.sum(),
 }
