@@ -16,8 +16,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
-from sdfrecon.products import exact_products
-from sdfrecon.siren import Siren, chunks
+from sdfrecon.siren import Siren, evaluate
 
 
 @dataclass(frozen=True)
@@ -82,14 +81,8 @@ class Field:
 
         return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
 
-    @exact_products()
-    @torch.no_grad()
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
-        world = np.asarray(points, dtype=np.float64)
-        if world.ndim != 2 or world.shape[1] != 3:
-            raise InputError(f"points must be (n, 3); got {world.shape}")
-        unit = torch.tensor(self.frame.points_to_unit(world), dtype=torch.float32)
-        return torch.cat([function(part).cpu() for part in chunks(unit.to(self.device))]).double().numpy()
+        return evaluate(function, points, self.frame, self.device)
 
     def on(self, device: torch.device) -> Field:
         """The same field with a copy of its network on `device`."""

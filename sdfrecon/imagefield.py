@@ -6,16 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import pixel_centers
-from sdfrecon.products import exact_products
-from sdfrecon.siren import Siren, chunks
+from sdfrecon.siren import Siren, evaluate
 
 Region = tuple[float, float, float, float]
 
@@ -81,11 +78,5 @@ class ImageField:
         levels = self.value(places), self.gradient(places), self.laplacian(places)
         return tuple(level.reshape(*shape, *level.shape[1:]) for level in levels)  # type: ignore[return-value]
 
-    @exact_products()
-    @torch.no_grad()
     def _map(self, xy: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
-        places = np.asarray(xy, dtype=np.float64)
-        if places.ndim != 2 or places.shape[1] != 2:
-            raise InputError(f"places must be (n, 2); got {places.shape}")
-        unit = torch.tensor(self.frame.points_to_unit(places), dtype=torch.float32).to(self.siren.weights[0].device)
-        return torch.cat([function(part).cpu() for part in chunks(unit)]).double().numpy()
+        return evaluate(function, xy, self.frame, self.siren.weights[0].device)

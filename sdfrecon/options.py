@@ -24,7 +24,7 @@ class Reconstruct:
     """
 
     scan: Positional[Path]
-    """The scan: PLY, PCD, PTS, PWN, XYZ, TXT, CSV, NPY, NPZ, or a mesh whose vertices are taken."""
+    """The scan: PLY, PCD, PTS, PWN, XYZ, TXT, CSV, ASC, NPY, NPZ, or a mesh whose vertices are taken."""
     output: Maybe[Path] = None
     """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"

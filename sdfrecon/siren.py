@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError
 from sdfrecon.jet import Jet
+from sdfrecon.products import exact_products
 
 # MKL chooses its sine and cosine at their first call. Threads that make it at once may get different ones, and the same
 # seed then another mesh: so one thread makes it here.
@@ -52,6 +57,20 @@ def chunks(points: Tensor) -> tuple[Tensor, ...]:
     with 256 sines in each layer a part's take half a gigabyte there.
     """
     return points.split(2048 if points.device.type == "cpu" else 1 << 16)
+
+
+@exact_products()
+@torch.no_grad()
+def evaluate(function: Callable[[Tensor], Tensor], points: ArrayLike, frame: Frame, device: torch.device) -> Floats:
+    """(n, ...) what `function` has, on `device` in unit coordinates, at points (n, d) in the units of `frame`.
+
+    Raises InputError where the shape differs.
+    """
+    world, d = np.asarray(points, dtype=np.float64), len(frame.center)
+    if world.ndim != 2 or world.shape[1] != d:
+        raise InputError(f"points must be (n, {d}); got {world.shape}")
+    unit = torch.tensor(frame.points_to_unit(world), dtype=torch.float32, device=device)
+    return torch.cat([function(part).cpu() for part in chunks(unit)]).double().numpy()
 
 
 class _SinCos(torch.autograd.Function):

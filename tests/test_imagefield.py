@@ -36,7 +36,7 @@ def test_a_picture_of_a_part_is_a_part_of_the_picture() -> None:
     for region in ((3, 4, 3, 9), (-1, 0, 5, 5), (0, 0, 31, 5), (np.nan, 0, 5, 5)):
         with pytest.raises(InputError, match="the region must lie in the image, 0 0 30 20"):
             FIELD.render(5, 5, region)
-    with pytest.raises(InputError, match=r"places must be \(n, 2\)"):
+    with pytest.raises(InputError, match=r"points must be \(n, 2\)"):
         FIELD.value(np.zeros((4, 3)))
 
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfrecon import meshing
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
-from sdfrecon.meshing import Lattice, extract_mesh
+from sdfrecon.lattice import BLOCK, Lattice, ScalarField
+from sdfrecon.meshing import extract_mesh, polygonise
 from sdfrecon.siren import Siren, SirenConfig
 
 
@@ -77,7 +77,7 @@ def test_work_grows_with_the_surface_not_the_volume() -> None:
 
 
 def triangles(lattice: Lattice, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vertices, faces = lattice.polygonise(blocks)
+    vertices, faces = polygonise(lattice, blocks)
     first = faces.argmin(axis=1)[:, None]
     turned = np.take_along_axis(faces, (first + np.arange(3)) % 3, axis=1)
     return vertices, turned[np.lexsort(turned.T)]
@@ -86,7 +86,7 @@ def triangles(lattice: Lattice, blocks: np.ndarray) -> tuple[np.ndarray, np.ndar
 @pytest.mark.parametrize("field", [Network(0), Network(1, layers=1, omega=20.0), Ball(0.3, (0.31, -0.2, 0.1))])
 @pytest.mark.parametrize("level", [0.0, 0.02])
 @torch.inference_mode()
-def test_sparse_and_dense_agree_triangle_for_triangle(field: meshing.ScalarField, level: float) -> None:
+def test_sparse_and_dense_agree_triangle_for_triangle(field: ScalarField, level: float) -> None:
     sparse, dense = (Lattice(field, 50, level, 1.0) for _ in range(2))
     every = np.argwhere(np.ones([dense.blocks] * 3, bool))
     dense.grow(every, np.full(len(every), np.inf))
@@ -103,7 +103,7 @@ def test_a_surface_found_anywhere_is_followed_to_its_end() -> None:
     blocks = whole.grow(*whole.candidates())
     part = Lattice(Ball(), 64, 0.0, 1.0)
     one = np.array([[0.6, 0.0, 0.0]])
-    start = ((one + 1) / part.cell // meshing.BLOCK).astype(np.int64)
+    start = ((one + 1) / part.cell // BLOCK).astype(np.int64)
     # A slope of zero promises that no cell holds the surface but where a sample shows it.
     followed = part.grow(start, np.zeros(1))
     for a, b in zip(triangles(whole, blocks), triangles(part, followed), strict=True):
