@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 from sdfrecon.geometry import Floats, InputError, PointCloud, finite
 
 NEIGHBOURS = 8
-LEAST = 1e-100
-"""Below it, and above its inverse, squares of coordinates vanish or overflow."""
+LEAST = 1e-70
+"""Below it, and above its inverse, squares of areas vanish or overflow."""
 LEAST_POINTS = 10
 SLABS = 32
 FEW = 200

@@ -84,12 +84,15 @@ def main(args: Sequence[str] | None = None) -> None:
     task = command.task if isinstance(command, Image) else command
     try:
         run[type(task)](task)
-    except BrokenPipeError:
-        # Who read the output has gone, as `head` does: what is still to be written must not fail at the exit too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # who read the output has gone, as `head` does
+        _drop_output()
         sys.exit(1)
     except InputError as error:
         sys.exit(_fail(str(error)))
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        sys.exit(_fail(f"{error.filename or 'standard output'}: {error.strerror or error}: choose another place"))
     except (MemoryError, RuntimeError, ArithmeticError) as error:
         # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
         if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
@@ -113,6 +116,11 @@ def _in_one_line(box: str) -> str:
     said = " ".join(told).rstrip(".")
     said = re.sub(r"no type matching {?(.*?)}? could be instantiated from \[(.*)\]", r"expected \1; got \2", said)
     return f"{said}: see --help"
+
+
+def _drop_output() -> None:
+    """What is still to be written to standard output must not fail at the exit too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:

@@ -110,6 +110,6 @@ def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
     if colors is None or colors.dtype == np.uint8:
         return colors
     values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
-    if values.max(initial=0) > 255:
-        values = values / 257  # 16-bit colours
-    return np.rint(np.clip(values * (255 if values.max(initial=0) <= 1 else 1), 0, 255)).astype(np.uint8)
+    largest = values.max(initial=0)
+    factor = 255 if largest <= 1 else 1 if largest <= 255 else 1 / 257
+    return np.rint(np.clip(values * factor, 0, 255)).astype(np.uint8)

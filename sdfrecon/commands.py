@@ -75,7 +75,7 @@ def reconstruct(command: Reconstruct) -> None:
             tell(f"dropped {read - len(cloud):,} of {read:,} points: not finite, or copies of another point")
 
     start = time.monotonic()
-    live = _live(cloud, config, command) if command.view else None
+    live = _live(cloud, config, command, tell) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
     if command.estimate_normals:
@@ -109,9 +109,9 @@ def reconstruct(command: Reconstruct) -> None:
 
 
 def _config(command: Reconstruct) -> ReconstructConfig:
-    from sdfrecon.reconstruction import pick_device, preset
+    from sdfrecon.reconstruction import pick_device, preset, seeded
 
-    pick_device(command.device)
+    seeded(command.seed, pick_device(command.device))
     if command.view:
         from sdfrecon.viewer import require_viser
 
@@ -239,14 +239,14 @@ def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Pa
         tell(f"page:  {page}")
 
 
-def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct) -> LiveViewer:
+def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> LiveViewer:
     from sdfrecon.cleaning import clean
     from sdfrecon.frame import Frame
     from sdfrecon.viewer import LiveViewer
 
     cleaned, _ = clean(cloud)
     live = LiveViewer(cleaned, Frame.around(cleaned, config.margin), command.host, command.port)
-    say(f"look at it while it fits: {live.address}")
+    tell(f"look at it while it fits: {live.address}")
     return live
 
 

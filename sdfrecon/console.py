@@ -90,7 +90,7 @@ def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
     from sdfrecon import files
 
     if path.suffix.lower() in files.MESH_READERS:
-        with suppress(InputError):
+        with suppress(files.NoTriangles):
             return files.read_mesh(path)
     return files.read_cloud(path)
 

@@ -1,4 +1,4 @@
-"""The residuals C_m(a(x), Phi(x), grad Phi(x), ...) of the general loss, each an (n,) tensor that is 0 where it is met.
+"""The residuals C_m(a(x), Phi(x), grad Phi(x), ...) of the general loss, (n,) each, or their mean, 0 where it is met.
 
 Those of shapes are for scalar fields (c = 1), whose value f is meant to be a signed distance, negative inside; those
 that match a signal or its derivatives are for any.

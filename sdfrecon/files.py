@@ -31,6 +31,10 @@ STREAM = Path("-")
 """Standard output, as the name of a mesh to write."""
 
 
+class NoTriangles(InputError):
+    """A file of points alone where a mesh was expected."""
+
+
 def open3d() -> Any:
     """The open3d module. Its wheel needs libusb-1.0, which a bare Debian lacks; libusb-package brings it along."""
     import ctypes
@@ -141,8 +145,11 @@ def read_mesh(path: str | Path) -> Mesh:
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
         arrays = meshfiles.read(path)
         if "faces" not in arrays:
-            raise InputError(f"{path} holds no triangles: expected a mesh, not a point cloud")
-        return Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
+            raise NoTriangles(f"{path} holds no triangles: expected a mesh, not a point cloud")
+        mesh = Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
+        if not len(mesh.faces):
+            raise InputError(f"{path} holds triangles without an area alone: the mesh is damaged")
+        return mesh
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:

@@ -125,7 +125,10 @@ def fit(
         take = captured(take, generator)
     step, before, failures = 0, math.inf, 0
     if begun:
-        step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
+        try:
+            step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
+        except (RuntimeError, KeyError):
+            raise InputError(f"{checkpoint} is of another network or problem: delete it to start again") from None
         tell(f"going on after {step} steps")
     good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
     with (

@@ -169,14 +169,16 @@ class Mesh:
     def welded(self) -> Mesh:
         """With one vertex where several are at one place, as textures, flat shading and STL have them; normals go then.
 
-        Triangles that are none after that go, too.
+        Triangles with a corner twice go, too.
         """
         _, first, same = np.unique(self.vertices + 0.0, axis=0, return_index=True, return_inverse=True)
-        if len(first) == len(self.vertices):
-            return self
+        single = len(first) == len(self.vertices)
         faces = first[same][self.faces]
         a, b, c = faces.T
-        return replace(self, faces=faces, normals=None).keep_faces((a != b) & (b != c) & (c != a))
+        proper = (a != b) & (b != c) & (c != a)
+        if single and proper.all():
+            return self
+        return replace(self, faces=faces, normals=self.normals if single else None).keep_faces(proper)
 
     def clipped(self, value: Floats) -> Mesh:
         """The part where `value` (v,), linear between the vertices, is at most 0: triangles across that line are cut.

@@ -70,7 +70,8 @@ def derivatives(command: ImageDerivatives) -> None:
     from sdfrecon.images import border, laplacian, sobel
     from sdfrecon.pictures import directions, signed, strength, write_image, write_panels
 
-    _places([command.field, *([command.image] if command.image else [])], [], [])
+    inputs = [command.field, *([command.image] if command.image else [])]
+    _folder(inputs, command.output, ["value.png", "gradient.png", "direction.png", "laplacian.png", "figure.png"])
     field = _field(command.field, command.device)
     value, gradient, bend = field.levels()
     image = value if command.image is None else _image(command.image, max(field.height, field.width))
@@ -156,7 +157,7 @@ def blend(command: ImageBlend) -> None:
         raise InputError(
             f"the mask must be of the source's size, {_size(source)}; {command.mask} is {_size(mask)}: resize it"
         )
-    wanted = None if mask is None else mask[..., :3].mean(axis=2) > 0.5
+    wanted = None if mask is None else rgb(mask).mean(axis=2) > 0.5
     task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode)
     field = _solve(task.target, BLENDED, command, **task.known)
     result = task.composite(field.render(*task.inside.shape))
@@ -178,7 +179,7 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.imaging import fitted, from_pixels, rivals
     from sdfrecon.pictures import derived, write_curves, write_panels
 
-    _places([command.image], [], [])
+    _folder([command.image], command.output, ["figure.png", "curves.png", "psnr.json"])
     image = _image(command.image, command.size)
     make_folder(command.output)
     columns, curves, figures = [derived("original", image)], {}, {}
@@ -218,6 +219,13 @@ def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[P
         for path in paths:
             if path.suffix.lower() not in endings:
                 raise InputError(f"unknown ending of {path}: a {what} is written as one of {' '.join(endings)}")
+
+
+def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
+    """The same for files of these names in a folder, which need not be there yet."""
+    _places(inputs, [], [])
+    if folder.is_dir():
+        check_places([path for path in inputs if path.exists()], [folder / name for name in names])
 
 
 def _image(path: Path, longest: int | None) -> Floats:
@@ -283,7 +291,8 @@ def _size(image: Floats) -> str:
 
 
 def _correlation(a: Floats, b: Floats) -> float:
-    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    with np.errstate(invalid="ignore"):  # of what is flat there is none
+        return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def _tell(command: Fitting, line: str) -> None:

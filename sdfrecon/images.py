@@ -123,14 +123,20 @@ def border(height: int, width: int) -> NDArray[np.bool_]:
     return ~inside
 
 
+def opaque(image: NDArray) -> NDArray:
+    """(h, w, 1 or 3) of an image (h, w, c), grey or in colour, with or without alpha."""
+    return image[..., : 1 if image.shape[2] < 3 else 3]
+
+
 def rgb(image: Floats) -> Floats:
-    """(h, w, 3) of an image (h, w, c), grey or in colour, with or without alpha."""
-    return np.repeat(image[..., :1], 3, axis=2) if image.shape[2] < 3 else image[..., :3]
+    """(h, w, 3) of the same, grey three times."""
+    return np.broadcast_to(opaque(image), (*image.shape[:2], 3))
 
 
 def psnr(image: Floats, reference: Floats) -> float:
-    """Peak signal-to-noise ratio, dB, of images whose peak is 1."""
-    return float(-10 * np.log10(np.mean((image - reference) ** 2)))
+    """Peak signal-to-noise ratio, dB, of images whose peak is 1; infinite where they are the same."""
+    with np.errstate(divide="ignore"):
+        return float(-10 * np.log10(np.mean((image - reference) ** 2)))
 
 
 def align(image: Floats, reference: Floats) -> Floats:

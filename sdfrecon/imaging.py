@@ -16,7 +16,7 @@ from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
 from sdfrecon.images import Edges, border, pixel_centers, solve_free, solve_held
 from sdfrecon.problems import Problem, image
-from sdfrecon.reconstruction import pick_device
+from sdfrecon.reconstruction import pick_device, seeded
 from sdfrecon.siren import Siren, SirenConfig
 
 Mode = Literal["mean", "mixed", "import"]
@@ -83,7 +83,7 @@ def expected_seconds(shape: tuple[int, ...], config: ImageConfig, device: str = 
 def _task(
     shape: tuple[int, ...], config: ImageConfig, device: str, known: dict[str, Any]
 ) -> tuple[Problem, Siren, torch.Generator]:
-    generator = torch.Generator(pick_device(device)).manual_seed(config.seed)
+    generator = seeded(config.seed, pick_device(device))
     problem = image(image_frame(*shape[:2]), config.batch, generator, **known)
     return problem, Siren(2, shape[2], config.siren, generator), generator
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdfrecon.columns import Arrays, from_names
-from sdfrecon.geometry import Floats, InputError, Mesh
+from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
 
 COLORS = "_COLOR_0"
 HEADER = 1 << 16
@@ -73,11 +73,17 @@ def _joined(scene: Any) -> tuple[Any, NDArray | None]:
             placed = trimesh.Trimesh(
                 trimesh.transform_points(one.vertices, transform),
                 one.faces,
-                vertex_normals=normals / np.linalg.norm(normals, axis=1, keepdims=True),
+                vertex_normals=unit_vectors(normals),
                 process=False,
             )
             return placed, _vertex_colors(one)
     joined = scene.to_mesh()
+    if not len(joined.vertices) and (clouds := scene.dump()):  # to_mesh leaves point clouds out
+        colors = [c for cloud in clouds if (c := _vertex_colors(cloud)) is not None]
+        joined = trimesh.PointCloud(
+            np.concatenate([cloud.vertices for cloud in clouds]),
+            np.concatenate(colors) if len(colors) == len(clouds) else None,
+        )
     return joined, _vertex_colors(joined)
 
 

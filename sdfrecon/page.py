@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from sdfrecon.columns import to_bytes
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import nearest
 
@@ -180,7 +181,7 @@ def _slices(field: Field) -> Any:
 
     along = np.linspace(-1, 1, SLICE) * field.frame.scale
     figure = make_subplots(1, 3, subplot_titles=[f"{axis} in the middle" for axis in "xyz"])
-    for column, axis in enumerate(range(3)):
+    for axis in range(3):
         u, v = [a for a in range(3) if a != axis]
         places = np.zeros((SLICE * SLICE, 3))
         places[:, u], places[:, v] = (grid.ravel() for grid in np.meshgrid(along, along))
@@ -189,11 +190,11 @@ def _slices(field: Field) -> Any:
         lines = {"start": -limit, "end": limit, "size": limit / 12}
         across = {"x": along, "y": along, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
         figure.add_trace(go.Contour(**across, contours=lines, colorscale="RdBu_r", zmin=-limit, zmax=limit,
-                                    line_width=0.5, showscale=False), 1, column + 1)  # fmt: skip
+                                    line_width=0.5, showscale=False), 1, axis + 1)  # fmt: skip
         figure.add_trace(go.Contour(**across, contours={"start": 0, "end": 0, "size": 1, "coloring": "lines"},
                                     colorscale=[[0, "black"], [1, "black"]], line_width=3, showscale=False),
-                         1, column + 1)  # fmt: skip
-        figure.update_yaxes(scaleanchor=f"x{column + 1 if column else ''}", row=1, col=column + 1)
+                         1, axis + 1)  # fmt: skip
+        figure.update_yaxes(scaleanchor=f"x{axis + 1 if axis else ''}", row=1, col=axis + 1)
     figure.update_layout(height=480)
     return figure
 
@@ -215,7 +216,5 @@ def _decimated(mesh: Mesh) -> Mesh:
     if mesh.colors is not None:
         built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
     built = built.simplify_quadric_decimation(SHOWN_TRIANGLES)
-    colors = (
-        (np.asarray(built.vertex_colors) * 255).clip(0, 255).astype(np.uint8) if built.has_vertex_colors() else None
-    )
+    colors = to_bytes(np.asarray(built.vertex_colors)) if built.has_vertex_colors() else None
     return Mesh(np.asarray(built.vertices) + center, np.asarray(built.triangles), colors=colors)

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from sdfrecon.files import reading, replacing
 from sdfrecon.geometry import Floats, InputError
-from sdfrecon.images import laplacian, sobel
+from sdfrecon.images import laplacian, opaque, rgb, sobel
 
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
+PHOTOMETRICS = ("MINISBLACK", "RGB", "YCBCR")
+"""What the numbers of a TIFF may mean: brightness, or light of three colours."""
 Panel = tuple[str, Floats]
 
 
@@ -50,7 +52,9 @@ def _read_picture(path: Path) -> NDArray:
     import imageio.v3 as iio
 
     try:
-        return np.asarray(iio.imread(path.read_bytes(), plugin="pillow"))
+        stored = path.read_bytes()
+        inks = iio.immeta(stored, plugin="pillow").get("mode") == "CMYK"
+        return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode="RGB" if inks else None))
     except OSError as error:
         if "can not handle" not in str(error):
             raise
@@ -68,6 +72,8 @@ def _read_tiff(path: Path) -> NDArray:
             raise InputError(f"{path} holds no pixels: the file is damaged")
         if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
             raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
+        if page.photometric.name not in PHOTOMETRICS:
+            raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
         pixels = np.asarray(page.asarray())
         return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
 
@@ -84,8 +90,8 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         raise InputError(f"unknown ending of {path}: a picture is written as one of {' '.join(WRITERS)}")
     if pixels.dtype != np.uint8:
         pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
-    if path.suffix.lower() in (".jpg", ".jpeg") and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels = pixels[..., :-1]
+    if path.suffix.lower() in (".jpg", ".jpeg") and pixels.ndim == 3:
+        pixels = opaque(pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     with replacing(path) as temporary:
@@ -97,8 +103,7 @@ def write_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:
     figure = _figure(len(rows[0]), len(rows), rows[0][0][1].shape)
     for place, (title, image) in enumerate(panel for row in rows for panel in row):
         axes = figure.add_subplot(len(rows), len(rows[0]), place + 1)
-        squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        axes.imshow(squeezed.clip(0, 1), cmap="gray", vmin=0, vmax=1)
+        axes.imshow((rgb(image) if image.ndim == 3 else image).clip(0, 1), cmap="gray", vmin=0, vmax=1)
         axes.set_title(title, fontsize=9)
         axes.axis("off")
     save_figure(path, figure)
@@ -146,7 +151,11 @@ def directions(derivative: Floats) -> Floats:
 
 
 def signed(values: Floats) -> Floats:
-    """(h, w, c) signed values as grey: 0 in the middle, black and white at the 99th percentile of their size."""
+    """(h, w, c) signed values as grey: 0 in the middle, black and white at the 99th percentile of their size.
+
+    Those of an alpha channel are left out.
+    """
+    values = opaque(values)
     return (0.5 + 0.5 * values / max(float(np.quantile(np.abs(values), 0.99)), 1e-12)).clip(0, 1)
 
 

@@ -126,9 +126,8 @@ def reconstruct(
     """
     if isinstance(config, str):
         config = preset(config)
-    if not 0 <= config.seed < 1 << 63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {config.seed}")
     where = pick_device(device)
+    generator = seeded(config.seed, where)
     notes: list[str] = []
 
     def note(line: str) -> None:
@@ -139,7 +138,6 @@ def reconstruct(
     for line in cleaning_notes:
         note(line)
 
-    generator = torch.Generator(where).manual_seed(config.seed)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
     config, asked = suited(unit, config), config
@@ -149,17 +147,18 @@ def reconstruct(
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, describe(cloud, config, name, where))
     run = None if run_dir is None else run_of(field, run_dir)
-    losses = {} if run is None else run.losses()
+    losses, done = {} if run is None else run.losses(), config.fit.steps
 
     def note_losses(step: int, terms: dict[str, float]) -> bool:
-        losses[step] = terms
+        nonlocal done
+        losses[step], done = terms, step
         if run is not None:
             run.note(step, terms)
         return bool(watch and watch(step, terms, field))
 
     with run.in_use() if run else nullcontext():
         fit(problem, siren, config.fit, generator, None if run is None else run.checkpoint, progress, note_losses, note)
-        field.about["steps"] = done = max(losses, default=config.fit.steps)
+        field.about["steps"] = done
         if done < config.fit.steps:
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
         if (field.value(_CORNERS.to(where)) < 0).all():
@@ -217,6 +216,13 @@ def preset(name: str) -> ReconstructConfig:
     if name not in PRESETS:
         raise InputError(f"expected one of the presets {', '.join(PRESETS)}; got {name!r}")
     return PRESETS[name]
+
+
+def seeded(seed: int, where: torch.device) -> torch.Generator:
+    """Random numbers on a device. Raises InputError for a seed that is none."""
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {seed}")
+    return torch.Generator(where).manual_seed(seed)
 
 
 def pick_device(name: str) -> torch.device:

@@ -50,10 +50,10 @@ class RunDir:
         """Holds the folder. Raises InputError where another run does; what a killed one held is free."""
         make_folder(self.folder)
         try:
-            self._lock.write_text("")
+            file = open(self._lock, "a")  # noqa: SIM115
         except OSError as error:
             raise _refused(self._lock, error) from None
-        with open(self._lock, "w") as file:
+        with file:
             if not _locked(file):
                 raise InputError(
                     f"another run is using {self.folder}: let it end, or choose another --run-dir or --output"
@@ -66,7 +66,7 @@ class RunDir:
         Not while another run uses it.
         """
         with suppress(InputError, PermissionError), self.in_use():
-            for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob("losses-*"), self._lock):
+            for path in (*self.folder.glob("*checkpoint-*"), *self.folder.glob("losses-*"), self._lock):
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()

@@ -85,6 +85,8 @@ def compare(command: Compare) -> None:
     if command.report:
         _check_page(command.report)
     meshes, reference = {str(path): files.read_mesh(path) for path in paths}, load_mesh_or_cloud(command.reference)
+    if isinstance(reference, PointCloud):
+        reference = reference.select(finite(reference.points))
     results = {path: metrics.compare(made, reference) for path, made in meshes.items()}
     facts: list[tuple[str, str]] = []
     for path, result in results.items():

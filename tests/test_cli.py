@@ -65,6 +65,9 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.025, (
         "the scan's points are 0.026 apart"
     )
+    np.save(tmp_path / "holed.npy", np.concatenate([files.read_cloud(ring_and_ball).points, [[np.nan] * 3]]))
+    run("compare", tmp_path / "fine.ply", tmp_path / "holed.npy", "--report", tmp_path / "page.html")
+    assert (tmp_path / "page.html").exists()
     capsys.readouterr()
     for file, word in ((field, "3 sine layers of 128"), (mesh, "      2 pieces, area"), (ring_and_ball, "draft")):
         run("info", file, "--device", "cpu")
@@ -167,6 +170,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     assert "only a mesh goes to standard output" in refused(capsys, "compare", bare, bare, "--json", "-")
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
+    assert "File name too long: choose another place" in refused(capsys, "info", tmp_path / ("long" * 99))
     assert sorted(tmp_path.iterdir()) == before
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 from test_meshing import Ball
 
 from sdfrecon import files
+from sdfrecon.columns import to_bytes
 from sdfrecon.console import load_mesh_or_cloud
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
@@ -93,6 +95,32 @@ def test_an_obj_may_hold_points_alone(tmp_path: Path) -> None:
     path.write_text("".join(f"v {x} {y} {z}\n" for x, y, z in POINTS))
     same(files.read_cloud(path), normals=False, colors=False)
     assert isinstance(load_mesh_or_cloud(path), PointCloud)
+
+
+def test_a_glb_may_hold_several_clouds_each_at_its_place(tmp_path: Path) -> None:
+    scene = trimesh.Scene()
+    for x in (0, 10):
+        place = trimesh.transformations.translation_matrix((x, 0, 0))
+        scene.add_geometry(trimesh.PointCloud(POINTS), transform=place)
+    scene.export(tmp_path / "clouds.glb")
+    found = files.read_cloud(tmp_path / "clouds.glb").points
+    near = np.abs(found).max(axis=1) < 5
+    np.testing.assert_allclose(found[near], POINTS, atol=1e-5)
+    np.testing.assert_allclose(found[~near], POINTS + [10, 0, 0], atol=1e-5)
+
+
+def test_colours_of_16_bits_are_told_by_their_largest() -> None:
+    assert to_bytes(np.array([[0, 256, 65535]])).tolist() == [[0, 1, 255]]  # type: ignore[union-attr]
+    assert to_bytes(np.array([[0, 100, 256]])).tolist() == [[0, 0, 1]]  # type: ignore[union-attr]
+
+
+def test_a_damaged_mesh_is_not_taken_for_its_points(tmp_path: Path) -> None:
+    lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 2 2"]
+    (tmp_path / "flat.obj").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="triangles without an area alone"):
+        files.read_mesh(tmp_path / "flat.obj")
+    with pytest.raises(InputError, match="triangles without an area alone"):
+        load_mesh_or_cloud(tmp_path / "flat.obj")
 
 
 def test_a_vertex_that_a_file_repeats_is_one(tmp_path: Path) -> None:

@@ -147,6 +147,11 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     path.write_bytes(b"not safetensors at all")
     with pytest.raises(InputError, match="cannot read .* as a checkpoint"):
         fit(PROBLEM, network(), FitConfig(10), generator(), path)
+    path.unlink()
+    fit(PROBLEM, network(), FitConfig(10), generator(), path)
+    other = Siren(2, 1, SirenConfig(8, 1))
+    with pytest.raises(InputError, match="is of another network or problem: delete it to start again"):
+        fit(PROBLEM, other, FitConfig(10), generator(), path)
 
 
 def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(

@@ -42,6 +42,14 @@ def test_a_missing_or_turned_face_is_not_watertight() -> None:
     assert not Mesh(TETRAHEDRON.vertices, turned).is_watertight
 
 
+def test_welding_leaves_no_triangle_with_a_corner_twice() -> None:
+    doubled = np.concatenate([TETRAHEDRON.faces, [[1, 1, 2]]])
+    normals = np.eye(4, 3)
+    welded = Mesh(TETRAHEDRON.vertices, doubled, normals).welded()
+    np.testing.assert_array_equal(welded.faces, TETRAHEDRON.faces)
+    np.testing.assert_array_equal(welded.normals, normals)
+
+
 def test_components_are_what_shares_vertices_and_can_be_kept_alone() -> None:
     two = Mesh(
         np.concatenate([TETRAHEDRON.vertices, TETRAHEDRON.vertices + 5]),

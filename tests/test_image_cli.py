@@ -119,6 +119,9 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
     field, out = tmp_path / "f.safetensors", tmp_path / "out.png"
     pictures.write_image(tmp_path / "mask.png", np.ones((7, 9)))
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:200])
+    value, figure = tmp_path / "value.png", tmp_path / "figure.png"
+    for path in (value, figure):
+        pictures.write_image(path, SMALL)
     run("image", "fit", picture, "--output", field, *FAST, "--quiet")
     before = sorted(tmp_path.iterdir())
     mask, seen = ("--mask", tmp_path / "mask.png"), tmp_path / "seen"
@@ -135,6 +138,9 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("--size must be at least 1", ("render", field, "--output", out, "--size", "0", "5")),
         ("is no field", ("render", picture, "--output", out)),
         ("must be the image of the field", ("derivatives", field, "--output", seen, "--image", tmp_path / "mask.png")),
+        ("value.png would be overwritten", ("derivatives", field, "--output", tmp_path, "--image", value)),
+        ("figure.png would be overwritten", ("activations", figure, "--output", tmp_path)),
+        ("the seed must be from 0", ("fit", picture, "--output", tmp_path / "g.safetensors", "--seed", str(1 << 64))),
     ]
     for words, args in refusals:
         assert words in refused(capsys, "image", *args)

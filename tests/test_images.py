@@ -89,5 +89,6 @@ def test_the_border_is_the_first_and_last_row_and_column() -> None:
 
 def test_psnr_and_alignment() -> None:
     assert images.psnr(NOISE, NOISE + 0.1) == pytest.approx(20)
+    assert images.psnr(NOISE, NOISE) == np.inf
     np.testing.assert_allclose(images.align(3 * NOISE - 5, NOISE), NOISE)
     assert np.isfinite(images.align(np.ones((2, 2, 1)), np.zeros((2, 2, 1)))).all()

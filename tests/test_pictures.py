@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from skimage.io import imsave
 
 from sdfrecon import pictures
@@ -42,6 +43,22 @@ def test_a_tiff_is_read_however_its_pixels_lie(tmp_path: Path, layout: dict[str,
     np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored / 255)
 
 
+def test_a_photograph_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (8, 6), (255, 0, 0))
+    turned = photo.getexif()
+    turned[274] = 6  # EXIF's Orientation: to be turned by a quarter
+    photo.save(tmp_path / "turned.jpg", exif=turned)
+    assert pictures.read_image(tmp_path / "turned.jpg").shape == (8, 6, 3)
+    photo.convert("CMYK").save(tmp_path / "inks.jpg")
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "inks.jpg")[0, 0], [1, 0, 0], atol=0.02)
+
+
+def test_a_tiff_of_other_than_light_is_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((6, 8), np.uint8), photometric="miniswhite")
+    with pytest.raises(InputError, match="holds MINISWHITE colours: save it in grey or RGB"):
+        pictures.read_image(tmp_path / "a.tif")
+
+
 def test_samples_come_along() -> None:
     assert pictures.read_image("camera").shape == (512, 512, 1)
     assert pictures.read_image("astronaut").shape == (512, 512, 3)
@@ -75,10 +92,12 @@ def test_derivatives_are_shown_by_length_direction_and_sign() -> None:
     np.testing.assert_allclose(hues[0, 0], [1, 0, 0])
     np.testing.assert_allclose(hues[0, 1], [0, 1, 1], atol=1e-9)
     np.testing.assert_allclose(pictures.signed(np.array([[[-1.0], [0.0], [1.0]]]))[0, :, 0], [0, 0.5, 1])
+    assert pictures.signed(COLOURS).shape == (6, 8, 3)
 
 
 def test_figures_are_written_whole(tmp_path: Path) -> None:
-    pictures.write_panels(tmp_path / "f.png", [[("a", COLOURS[..., :3]), ("b", COLOURS[..., 0])]])
+    kinds = {str(c): COLOURS[..., :c] for c in (1, 2, 3, 4)} | {"flat": COLOURS[..., 0]}
+    pictures.write_panels(tmp_path / "f.png", [list(kinds.items())])
     pictures.write_curves(tmp_path / "c.png", {"a": ([1, 2], [3, 4])}, "steps", "dB")
     assert pictures.read_image(tmp_path / "f.png").std() > 0.1
     assert pictures.read_image(tmp_path / "c.png").std() > 0.01

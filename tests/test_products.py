@@ -26,16 +26,18 @@ def test_an_inexact_onednn_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None
         assert ONEDNN.fp32_precision == "ieee"
 
 
-@pytest.mark.parametrize(("seconds", "pays"), [((1.0, 2.0), True), ((2.0, 1.0), False), ((0.95, 1.0), False)])
-def test_bfloat16_is_taken_where_its_products_are_well_faster(
-    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], pays: bool
+@pytest.mark.parametrize(
+    ("able", "pays"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC 9R14"}, True),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, True),
+        ({"avx512_bf16": True, "amx_bf16": False, "cpu_name": "Intel Xeon"}, False),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC 7B13"}, False),
+        ({}, False),
+    ],
+)
+def test_bfloat16_is_taken_by_the_kind_of_processor(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, object], pays: bool
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    monkeypatch.setattr(products, "_seconds", dict(zip((torch.bfloat16, torch.float32), seconds, strict=True)).get)
-    assert faster_in_bfloat16.__wrapped__(torch.device("cpu")) is pays
-
-
-def test_bfloat16_is_not_even_timed_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    monkeypatch.delattr(products, "_seconds")
-    assert not faster_in_bfloat16.__wrapped__(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert faster_in_bfloat16(torch.device("cpu")) is pays

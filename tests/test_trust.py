@@ -264,6 +264,11 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
     subprocess.run([*line, "--run-dir", str(kept)], capture_output=True, check=True)
     capsys.readouterr()
     assert "went to standard output: give --output a file" in refused(capsys, "report", kept)
+    line[3:] = ["mesh", str(tmp_path / "mesh.safetensors"), "--output", "-", "--resolution", "48"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"sdfrecon: error: standard output: No space left on device: choose another place\n"
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -315,6 +320,17 @@ def test_a_finished_run_leaves_its_folder_to_one_that_took_it_over(tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_of_a_killed_run_is_left_and_nothing_of_others_lost(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run", "k")
+    with run.in_use():
+        (tmp_path / "run" / ".checkpoint-before.part.safetensors").touch()
+    run.remove()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "lock").write_text("of a user")
+    with RunDir(tmp_path, "k").in_use():
+        assert (tmp_path / "lock").read_text() == "of a user"
+
+
 def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "losses-k.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*losses-k.jsonl: Is a directory: choose another --run-dir"):
@@ -322,6 +338,15 @@ def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "lock").mkdir()
     with pytest.raises(InputError, match="cannot write .*lock: Is a directory"), RunDir(tmp_path, "k").in_use():
         pass
+
+
+def test_steps_are_those_done_also_where_losses_of_more_were_noted(tmp_path: Path, scan: PointCloud) -> None:
+    config = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=150), resolution=32)
+    reconstruct(scan, config, run_dir=tmp_path)
+    (checkpoint,) = tmp_path.glob("checkpoint-*")
+    checkpoint.unlink()
+    result = reconstruct(scan, config, run_dir=tmp_path, watch=lambda step, *_: step == 100)
+    assert result.field.about["steps"] == 100
 
 
 def test_a_killed_runs_folder_is_free_again(tmp_path: Path) -> None:
