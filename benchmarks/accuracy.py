@@ -3,7 +3,7 @@
 Each method runs as a command of its own on the same file, so that its seconds go from file to file, imports included,
 and its memory is its own. Results go to out/accuracy/results.jsonl, row by row: the same command goes on where it
 was stopped. At the end come the tables, the plots of error against time (error_time.png) and, for each shape, error
-maps (SHAPE.png). For plots and MeshLab's methods: `pip install -e '.[bench]'`.
+maps (SHAPE.png). MeshLab's methods need `pip install -e '.[bench]'`, all shapes but one the ground truth (README.md).
 """
 
 import dataclasses
@@ -18,9 +18,8 @@ from pathlib import Path
 
 import cases
 import numpy as np
-import torch
 import tyro
-from machine import ROOT, commit, heading, timed
+from machine import ROOT, SHARED, commit, heading, machine, timed
 from rivals import RIVALS, trimmed
 from scipy.spatial import cKDTree
 
@@ -30,7 +29,7 @@ from sdfrecon.finishing import finish, open_distance
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
 from sdfrecon.pictures import write_image
-from sdfrecon.reconstruction import PRESETS, seconds_per_step
+from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step
 from sdfrecon.report import render
 
 OUT = ROOT / "out" / "accuracy"
@@ -43,7 +42,10 @@ Row = dict[str, object]
 
 @dataclasses.dataclass
 class Args:
-    """Measures reconstructions of virtual scans against the known surfaces. Seeds 0 to 9 were used while tuning."""
+    """Measures reconstructions of virtual scans against the known surfaces.
+
+    Seeds 0 to 9 were used while tuning, 10 for the last checks of some choices (TRIED.md).
+    """
 
     shapes: tuple[str, ...] = ()
     """Which shapes; all that there are if none is named."""
@@ -68,15 +70,18 @@ def main(args: Args) -> None:
         args = replace(args, methods=("poisson8", "poisson9", "draft"))
     OUT.mkdir(parents=True, exist_ok=True)
     shapes = [shape for shape in args.shapes or cases.shapes() if shape in cases.shapes()]
-    results = Results(OUT / "results.jsonl")
+    if missing := set(args.shapes) - set(shapes):
+        print(f"no ground truth of {', '.join(sorted(missing))} in {SHARED}: not measured", file=sys.stderr)
+    results = Results(OUT / "results.jsonl", args.samples)
     if not args.report:
         for seed, shape, scan, method in product(args.seeds, shapes, args.scans, args.methods):
             if not results.has(shape, scan, seed, method):
-                measure(results, shape, scan, seed, method, args.samples)
+                measure(results, shape, scan, seed, method)
     rows = [r for r in results.rows if r["shape"] in shapes and r["scan"] in args.scans and r["seed"] in args.seeds]
     rows = [r for r in rows if str(r["method"]).removesuffix("_trimmed") in args.methods]
-    print(heading(f"python benchmarks/accuracy.py {' '.join(sys.argv[1:])}".strip()))
-    print(f"Rows measured at commit {', '.join(sorted({str(r['commit']) for r in rows}))}.")
+    print(heading())
+    for what in ("commit", "machine"):
+        print(f"Rows measured at {what} {', '.join(sorted({str(r[what]) for r in rows}))}.")
     tables(rows)
     plot(rows)
     for shape in shapes:
@@ -84,31 +89,45 @@ def main(args: Args) -> None:
 
 
 class Results:
-    """Rows in a file of JSON lines, one a mesh, written as they come."""
+    """Rows of so many samples in a file of JSON lines, one a mesh, written as they come."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    def __init__(self, path: Path, samples: int) -> None:
+        self.path, self.samples = path, samples
+        self.found: dict[tuple[object, ...], Row] = {}
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]  # of a line that was cut short nothing is taken
+        if whole != text:
+            path.write_text(whole)
+        self._take([row for row in map(json.loads, whole.splitlines()) if row["samples"] == samples])
+
+    @property
+    def rows(self) -> list[Row]:
+        """All of them, of each case the last."""
+        return list(self.found.values())
 
     def has(self, *case: object) -> bool:
-        """Whether (shape, scan, seed, method) was measured."""
-        return self.find(*case) is not None
+        """Whether (shape, scan, seed, method) was measured, and did not fail."""
+        return "failed" not in self.found.get(case, {"failed": True})
 
     def find(self, *case: object) -> Row | None:
         """The row of (shape, scan, seed, method)."""
-        return next((r for r in self.rows if (r["shape"], r["scan"], r["seed"], r["method"]) == case), None)
+        return self.found.get(case)
 
-    def add(self, row: Row) -> None:
-        """One more."""
-        self.rows.append(row)
+    def add(self, rows: list[Row]) -> None:
+        """More, all or none."""
+        rows = [{**row, "samples": self.samples} for row in rows]
+        self._take(rows)
         with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def _take(self, rows: list[Row]) -> None:
+        self.found |= {(r["shape"], r["scan"], r["seed"], r["method"]): r for r in rows}
 
 
-def measure(results: Results, shape: str, scan: str, seed: int, method: str, samples: int) -> None:
+def measure(results: Results, shape: str, scan: str, seed: int, method: str) -> None:
     """Makes the scan, runs the method on it as a command, and adds a row for every mesh it wrote.
 
-    And one for ours with its holes opened, as Poisson's is trimmed.
+    And one for ours with its holes opened by their distance from the points, as Poisson's is trimmed by density.
     """
     truth, cloud = made(shape, scan, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -120,12 +139,14 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str, sam
             command = ["-m", "sdfrecon.cli", "reconstruct", str(source), "--output", str(target), "--quiet"]
             preset = method.partition(":")[0].partition("_")[0]
             command += ["--seed", str(seed), "--preset", preset, *steps(results, shape, scan, seed, method)]
-        case: Row = {"shape": shape, "scan": scan, "seed": seed, "points": len(cloud), "commit": commit()}
+        case: Row = {"shape": shape, "scan": scan, "seed": seed, "points": len(cloud)}
+        case |= {"commit": commit(), "machine": machine()}
         print(f"{method}: {shape}, {scan}, {seed}", file=sys.stderr)
         try:
             seconds, memory = timed([sys.executable, *command])
         except SystemExit as failure:
-            results.add({**case, "method": method, "failed": str(failure).splitlines()[-1][-80:]})
+            print(f"failed: {failure}", file=sys.stderr)
+            results.add([{**case, "method": method, "failed": str(failure)}])
             return
         whole, dense = read_mesh(target), target.with_suffix(".npz")
         meshes = {method: whole}
@@ -134,11 +155,13 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str, sam
         if method not in RIVALS:
             used, _ = clean(cloud)
             meshes[f"{method}_trimmed"] = finish(whole, used, open_distance(used, cKDTree(used.points)))[0]
+        rows: list[Row] = []
         for name, mesh in meshes.items():
-            figures = asdict(compare(mesh, truth, samples)) | {"genus": genus(mesh), "true_genus": genus(truth)}
-            results.add({**case, "method": name, "seconds": seconds, "gigabytes": memory, **figures})
+            figures = asdict(compare(mesh, truth, results.samples)) | {"genus": genus(mesh), "true_genus": genus(truth)}
+            rows.append({**case, "method": name, "seconds": seconds, "gigabytes": memory, **figures})
             picture = render(coloured(mesh, truth), (-1, 0.6, -0.5), (0, 0, 1), 320)
             write_image(OUT / f".{shape}-{scan}-{seed}-{name}.png", picture)
+        results.add(rows)
 
 
 @cache
@@ -159,7 +182,8 @@ def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> li
     if draft is None or "seconds" not in draft:
         raise SystemExit(f"{method} is given draft's time: measure draft first")
     budget = float(str(draft["seconds"])) * (10 if method == "paper_x10" else 1)
-    return ["--steps", str(round(budget / seconds_per_step(PRESETS["paper"], torch.device("cpu"))))]
+    step = max(seconds_per_step(PRESETS["paper"], pick_device("auto")), 1e-4)
+    return ["--steps", str(round(budget / step))]
 
 
 def genus(mesh: Mesh) -> int | None:
@@ -194,7 +218,8 @@ def tables(rows: list[Row]) -> None:
         "completeness from truth to mesh, CD (Chamfer) the mean of the two, 99% the larger 99th percentile, in 1e-3 of"
     )
     print("the diagonal; H (Hausdorff) in 1e-2. F at 0.1% and 0.5% of it. NC the mean |cos| between normals.")
-    print("closed, genus: how many meshes are watertight, and of the true genus. Seconds from file to file.\n")
+    print("closed, genus: how many meshes are watertight, and of the true genus of those that have one. Seconds from")
+    print("file to file.\n")
     names = (
         "accuracy",
         "completeness",
@@ -241,6 +266,7 @@ def averages(rows: list[Row]) -> str:
         sum(bool(r["watertight"]) for r in rows),
         sum(r["genus"] == r["true_genus"] is not None for r in rows),
     )
+    whole = sum(r["true_genus"] is not None for r in rows)
     cells = [
         *distances,
         f"{share('hausdorff') / 10:.2f}",
@@ -248,7 +274,7 @@ def averages(rows: list[Row]) -> str:
         f"{f[1]:.3f}",
         f"{mean('normal_consistency'):.4f}",
     ]
-    cells += [f"{mean('components'):.1f}", f"{closed}/{len(rows)}", f"{right}/{len(rows)}"]
+    cells += [f"{mean('components'):.1f}", f"{closed}/{len(rows)}", f"{right}/{whole}"]
     return " | ".join([*cells, f"{mean('seconds'):.1f}", f"{mean('gigabytes'):.2f}"])
 
 
@@ -260,7 +286,7 @@ def ratios(rows: list[Row]) -> None:
     print("better; and of the seconds to Poisson's at depth 9. (Targets.) phantoms: H over 5%, Poisson's under half.")
     print("or trimmed: ours with `--trim` at `open_distance` where its CD is less, a choice as Poisson is given.\n")
     kinds = list(dict.fromkeys(str(r["scan"]) for r in rows))
-    print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms |\n|{' --- |' * (len(kinds) + 4)}")
+    print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms | cases |\n|{' --- |' * (len(kinds) + 5)}")
     for method in [m for m in (*OURS, "paper", "paper_x10") if any(r["method"] == m for r in rows)]:
         ratio_line(method, rows, kinds)
         if any(r["method"] == f"{method}_trimmed" for r in rows):
@@ -286,7 +312,7 @@ def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool 
     cells = [slashed(by_scan[kind]) + on_clean * (kind == "clean") for kind in kinds]
     print(
         f"| {method}{', or trimmed' * or_trimmed} | {' | '.join(cells)} | {slashed(hard)}{target} "
-        f"| {np.mean(times or np.nan):.1f} | {phantoms} |"
+        f"| {np.mean(times or np.nan):.1f} | {phantoms} | {sum(map(len, by_scan.values()))} |"
     )
 
 
@@ -310,9 +336,6 @@ def plot(rows: list[Row]) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import NullLocator, ScalarFormatter
 
-    good = [r for r in rows if "failed" not in r]
-    kinds = list(dict.fromkeys(str(r["scan"]) for r in good))
-    seconds = [float(str(r["seconds"])) for r in good]
     families = {
         "sdfrecon": (OURS, "tab:blue", "o-"),
         "screened Poisson (Open3D)": (("poisson8", "poisson9", "poisson10"), "tab:orange", "s-"),
@@ -320,6 +343,12 @@ def plot(rows: list[Row]) -> None:
         "ball pivoting": (("pivoting",), "tab:green", "^-"),
         "SIREN paper's loss": (("paper", "paper_x10"), "tab:purple", "v-"),
     }
+    known = {method for methods, _, _ in families.values() for method in methods}
+    good = [r for r in rows if "failed" not in r and r["method"] in known]
+    if not good:
+        return
+    kinds = list(dict.fromkeys(str(r["scan"]) for r in good))
+    seconds = [float(str(r["seconds"])) for r in good]
     columns = min(4, len(kinds))
     figure, axes = pyplot.subplots(
         -(-len(kinds) // columns), columns, figsize=(4 * columns, 3.4 * -(-len(kinds) // columns)), squeeze=False

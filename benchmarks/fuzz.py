@@ -44,7 +44,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    print(heading(f"python benchmarks/fuzz.py {' '.join(sys.argv[1:])}".strip()))
+    print(heading())
     OUT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         good = seeds(Path(folder))
@@ -149,6 +149,8 @@ def work(pipe: Connection, path: Path, start: int, count: int, seed: int, folder
                 read(victim)
             except InputError as error:
                 result = "refused" if "\n" not in str(error) else "two lines"
+                if isinstance(error.__context__, MemoryError):
+                    result = "MemoryError"
             except BaseException as error:
                 result = type(error).__name__
             signal.alarm(0)

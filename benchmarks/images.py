@@ -5,7 +5,6 @@ data folder where there is one, the other is scikit-image's own.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -60,7 +59,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    print(heading(f"python benchmarks/images.py {' '.join(sys.argv[1:])}".strip()))
+    print(heading())
     print("PSNR of colours in dB. Seconds are of the fit. Columns with two figures: one a seed.\n")
     print("| what | ours | beside it | s |\n| --- | --- | --- | --- |")
     for part in args.only:

@@ -27,7 +27,6 @@ class Found:
     with_the_field_written_and_the_mesh_not: int = 0
     with_the_mesh_written: int = 0
     corrupt_files: int = 0
-    failures: int = 0
     runs_that_came_to_their_end: int = 0
     of_them_byte_for_byte_the_same: int = 0
     files_left_behind: int = 0
@@ -54,7 +53,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    print(heading(f"python benchmarks/kill.py {args.scan.name} {' '.join(sys.argv[2:])}".strip()))
+    print(heading())
     moments, found, lost = random.Random(args.seed), Found(), []
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder) / "whole.ply", Path(folder) / "killed.ply"
@@ -75,7 +74,7 @@ def main(args: Args) -> None:
             else:
                 moment = moments.uniform(0, args.longest)
             try:
-                found.failures += process.wait(moment) != 0
+                status = process.wait(moment)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -88,6 +87,8 @@ def main(args: Args) -> None:
                 found.with_the_mesh_written += mesh_there
                 found.corrupt_files += sum(path.exists() and path.read_bytes() != good for path, good in results)
                 continue
+            if status:
+                raise SystemExit(f"the command ended with status {status} after {found.kills} kills")
             found.runs_that_came_to_their_end += 1
             found.of_them_byte_for_byte_the_same += all(path.read_bytes() == good for path, good in results)
             found.files_left_behind += len(list(Path(folder).iterdir())) - 4

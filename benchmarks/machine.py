@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import os, sys, time
 start, pid = time.perf_counter(), os.fork()
 if not pid:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+    os.dup2(nowhere, 1)
     os.execv(sys.argv[1], sys.argv[1:])
 _, status, usage = os.wait4(pid, 0)
 print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss)
@@ -22,28 +23,36 @@ print(os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_m
 SHARED = Path(os.environ.get("SDFRECON_DATA", ROOT.parent / "shared" / "data"))
 
 
-def heading(command: str) -> str:
-    """Two lines of Markdown: the command, the machine, the commit."""
+def heading() -> str:
+    """Two lines of Markdown: the command that runs, the machine, the commit."""
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    return f"`{command}`\n{machine()}, Python {platform.python_version()}, commit {commit()}\n"
+
+
+def machine() -> str:
+    """Its processors, and its GPU."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
-    if torch.cuda.is_available():
-        models[0] += f", {torch.cuda.get_device_name()}"
-    return f"`{command}`\n{len(models)} x {models[0]}, Python {platform.python_version()}, commit {commit()}\n"
+    name = f"{os.cpu_count()} x {models[0] if models else platform.machine()}"
+    return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 
 def commit() -> str:
-    """The project's commit, and whether the package differs from it."""
-    git = ["git", "-C", str(ROOT)]
+    """The project's commit, and whether its code differs from it."""
+    git, code = ["git", "-C", str(ROOT)], ["sdfrecon", ":(glob)benchmarks/*.py"]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "sdfrecon"], capture_output=True, text=True).stdout
+    changed = subprocess.run([*git, "status", "--porcelain", *code], capture_output=True, text=True).stdout
     return f"{head} with changes" if changed else head
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Runs a command to its end: (wall seconds, peak resident memory in GB). Its output is dropped, its failure not."""
+    """Runs a command to its end: (wall seconds, peak resident memory in GB). Its output is dropped.
+
+    Raises SystemExit where it fails, with the last line of what it said.
+    """
     # Linux counts for a child the memory of the process that it was forked from: a small one in between has little.
     done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *command], capture_output=True, text=True, check=True)
     status, seconds, kilobytes = done.stdout.split()
     if int(status):
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+        raise SystemExit(f"status {status}: {(done.stderr.splitlines() or ['it said nothing'])[-1]}")
     return float(seconds), float(kilobytes) * 1024 / 1e9

@@ -54,7 +54,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    print(heading(f"python benchmarks/page.py {args.scan.name} {' '.join(sys.argv[2:])}".strip()))
+    print(heading())
     browser, kept = shutil.which(args.browser), ROOT / "out" / "page"
     kept.mkdir(parents=True, exist_ok=True)
     made = kept / "mesh.html"

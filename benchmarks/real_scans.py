@@ -28,7 +28,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    print(heading(f"python benchmarks/real_scans.py {' '.join(sys.argv[1:])}".strip()))
+    print(heading())
     print("Distances in % of the scan's bounding-box diagonal. far: the part of the mesh farthest from any point.\n")
     print("| scan | points | seconds | peak GB | scan -> mesh, mean | far | pieces | watertight | triangles |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")

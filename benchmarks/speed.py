@@ -9,7 +9,6 @@ Every figure comes from a process of its own; those to be compared take turns.
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -92,7 +91,7 @@ def main(args: Args) -> None:
         }
         print(json.dumps(measures[kind](*rest)))
         return
-    print(heading(f"python benchmarks/speed.py {' '.join(sys.argv[1:])}".strip()))
+    print(heading())
     for part in args.parts:
         PARTS[part](args)
 
@@ -185,7 +184,7 @@ def one_step(how: str, width: str, points: str, device: str) -> dict[str, float]
 
     with allowed(CUBLAS, "tf32" if "tf32" in how else "ieee"):
         take = captured(step, generator) if device == "cuda" and how != "launched" else step
-        held = peak_bytes(device)
+        held = fresh_peak(device)
         seconds = repeated(take, torch.device(device), 3.0)
     return {"seconds": seconds, "megabytes": (peak_bytes(device) - held) / 1e6}
 
@@ -202,10 +201,20 @@ def double_backward(field: Siren, points: torch.Tensor) -> Jet:
 
 
 def peak_bytes(device: str) -> float:
-    """The most memory this process has held."""
+    """The most memory this process has held, since `fresh_peak` if that was called."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text()
+    return 1024 * float(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+
+
+def fresh_peak(device: str) -> float:
+    """Forgets the peak so far: (bytes) what is held now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes(device)
 
 
 def meshing_table(args: Args) -> None:
@@ -233,10 +242,10 @@ def one_mesh(path: str, cells: str) -> dict[str, float]:
     """Seconds and memory of `Field.mesh`."""
     field = load_field(Path(path))
     field.mesh(16)
-    held, start = peak_bytes("cpu"), time.perf_counter()
+    before, held, start = peak_bytes("cpu"), fresh_peak("cpu"), time.perf_counter()
     mesh = field.mesh(int(cells))
     seconds, peak = time.perf_counter() - start, peak_bytes("cpu")
-    return {"seconds": seconds, "peak": peak, "extra": peak - held, "triangles": len(mesh.faces)}
+    return {"seconds": seconds, "peak": max(before, peak), "extra": peak - held, "triangles": len(mesh.faces)}
 
 
 def command_table(args: Args) -> None:

@@ -109,7 +109,9 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     is under a quarter; on a smooth surface it is close to one, for a random normal anywhere it is -1/2 on average.
     A point of a thinly scanned surface is alone, but agrees with its neighbours, and stays. Elsewhere: no neighbour
     has a normal within 70 degrees of its own, as some do beside a sharp edge and even on a wall of no thickness; or it
-    is off a surface that is smooth but for it: the mean sine is above 0.6 and three times the neighbours'.
+    is off a surface that is smooth but for it: the mean sine is above 0.6 and three times the neighbours'; or three
+    times as many neighbours are of the other side of its own surface as of its side, which is what a scanner sees
+    through a hole of the inner side of a thin shell, and what images that do not fit together lay before the outer one.
     """
     index, distance, cosine, rise = around
     steep = rise.mean(axis=1)
@@ -117,7 +119,14 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     apart = cosine.mean(axis=1) - steep < 0.25
     contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
     off = (steep > 0.6) & (steep > 3 * steep[index].mean(axis=1))
-    return alone & apart | contradicted | off
+    lost = alone & apart | contradicted | off
+    agree, oppose = cosine > 0.7, (cosine < -0.7) & (rise < 0.6)
+    while True:  # what is lost no longer speaks for those beside it
+        speak = ~lost[index]
+        outnumbered = (oppose & speak).sum(axis=1) > 3 * (agree & speak).sum(axis=1)
+        if not (outnumbered & ~lost).any():
+            return lost
+        lost |= outnumbered
 
 
 def _without(lost: NDArray[np.bool_], around: Neighbours) -> Neighbours:

@@ -188,13 +188,15 @@ def _sines(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def at_all_scales(errors: Tensor) -> Tensor:
     """() the mean square of errors (n, k), and of their means over 4, 16, ... in a row, each scale twice the last.
 
+    At the end of the rows, where fewer are left, the mean is of these.
+
     A derivative hardly shows what is broad: an error of a thousand pixels' width has a thousandth of the slope of one
     of a pixel's, and would be put right last. In means over patches (`sampling.Patches`) what is fine cancels and what
     is broad remains.
     """
     total, weight = errors.square().mean(), 1.0
     while len(errors) >= 4:
-        errors, weight = errors[: len(errors) // 4 * 4].view(-1, 4, errors.shape[1]).mean(1), 2 * weight
+        errors, weight = F.avg_pool1d(errors.T[None], 4, ceil_mode=True)[0].T, 2 * weight
         total = total + weight * errors.square().mean()
     return total
 

@@ -26,7 +26,7 @@ def motorcycle() -> PointCloud:
     upward = grid[:-2, 1:-1] - grid[2:, 1:-1]
     points = grid[1:-1, 1:-1]
     normals = np.cross(across, upward)
-    with np.errstate(invalid="ignore"):  # pixels without a disparity are infinitely far away
+    with np.errstate(invalid="ignore"):  # pixels without a disparity are nowhere
         normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
         towards = -points / np.linalg.norm(points, axis=-1, keepdims=True)
     # A surface seen at less than 8 degrees is mostly the gap between two objects, bridged by the grid.

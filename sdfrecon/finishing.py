@@ -12,6 +12,8 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud
 
 LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
+PLENTY = 1000
+"""So many points make a piece, however thinly they lie on it."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
@@ -31,7 +33,7 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     kept = supported(mesh, cloud)
     if not kept.all():
         pieces = len(np.unique(mesh.components()[~kept]))
-        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} far from any data")
+        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} that hardly a point lies on")
         mesh = mesh.keep_faces(kept)
 
     limit = open_distance(cloud, tree) if trim is None else trim
@@ -86,8 +88,9 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
 
 
 def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
-    """(f,) true for faces of pieces that scan points lie on: LEAST of them, a tenth of what would lie there evenly.
+    """(f,) true for faces of pieces that scan points lie on: LEAST of them, and a tenth of what would lie there evenly.
 
+    PLENTY are always enough, also where a scanner saw one thing from far away and another from near.
     Every point counts for the piece it is nearest to, so that a bubble beside the surface gets none.
     """
     labels = mesh.components()
@@ -101,7 +104,8 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     best = points.argmax()
-    enough = np.maximum(0.1 * points[best] * area / area[best], min(LEAST / stride, points[best]))
+    evenly = np.minimum(0.1 * points[best] * area / area[best], PLENTY / stride)
+    enough = np.maximum(evenly, min(LEAST / stride, points[best]))
     return (points >= enough)[labels]
 
 

@@ -30,7 +30,7 @@ from sdfrecon.tape import Tape
 CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
-"""Steps from one look at the loss to the next."""
+"""Steps from one look at the loss to the next, and from one state to go back to, or on from."""
 EXPLODED, RETRIES = 100.0, 6
 """How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
 
@@ -70,7 +70,7 @@ class FitConfig:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped the fit with Ctrl-C; `step` steps are done, and in the checkpoint if there is one."""
+    """The user stopped the fit with Ctrl-C; `step` steps are in the checkpoint, if there is one."""
 
     def __init__(self, step: int, steps: int) -> None:
         super().__init__(f"stopped after {step} of {steps} steps")
@@ -94,10 +94,10 @@ def fit(
 ) -> Siren:
     """Trains `field` in place on samples from `generator` and returns it.
 
-    checkpoint: a file that is replaced every few seconds and at the end; if it exists, the fit goes on from there and,
-    on the CPU, ends with the same bytes as one that was never stopped: it keeps the precision too. watch: called every
-    WATCHED steps and at the end. tell: called with a line where it goes on from a checkpoint, and where the loss
-    exploded: the fit goes back to its last good state then, and on with half the step.
+    checkpoint: a file that is replaced every few seconds, after a multiple of WATCHED steps, and at the end; if it
+    exists, the fit goes on from there and, on the CPU, ends with the same bytes as one that was never stopped: it keeps
+    the precision too. watch: called every WATCHED steps and at the end. tell: called with a line where it goes on from
+    a checkpoint, and where the loss exploded: the fit goes back to its last good state then, and on with half the step.
 
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
@@ -131,6 +131,11 @@ def fit(
             raise InputError(f"{checkpoint} is of another network or problem: delete it to start again") from None
         tell(f"going on after {step} steps")
     good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
+
+    def save() -> None:
+        if checkpoint is not None:
+            files.write_tensors(checkpoint, good, {"format": CHECKPOINT_FORMAT})
+
     with (
         _deferred_interrupt() as interrupted,
         tqdm(total=config.steps, initial=step, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
@@ -139,9 +144,10 @@ def fit(
             terms, count = take()
             step += 1
             bar.update()
-            watched = step % WATCHED == 0 or step == config.steps
-            due = checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS
-            if not (watched or due or interrupted()):
+            if interrupted():
+                save()
+                raise Interrupted(int(good["step"]), config.steps)
+            if step % WATCHED and step < config.steps:
                 continue
             shares = terms.tolist()
             now = sum(shares)
@@ -156,19 +162,15 @@ def fit(
                 tell(f"warning: the loss exploded before step {step}: back to {back}, and on with half the step")
                 step = bar.n = back
                 continue
-            ended = False
-            if watched:  # at such steps alone, so that where it goes back to does not depend on the time
-                good, before = _state(step, now, field, optimiser, generator), now
-                names = [f"{c.name}, {c.domain}" for c in problem.constraints]
-                ended = bool(watch and watch(step, dict(zip(names, shares, strict=True))))
-                speed = count * (bar.format_dict["rate"] or 0) / 1e3
-                bar.set_postfix_str(f"loss {now:.3g}, {speed:.0f}k points/s", refresh=False)
-            if checkpoint is not None and (due or interrupted() or ended or step == config.steps):
-                state = _state(step, before, field, optimiser, generator)
-                files.write_tensors(checkpoint, state, {"format": CHECKPOINT_FORMAT})
+            # Here alone, and not by the clock: what it goes back to, or on from, is the same however often it stopped.
+            good, before = _state(step, now, field, optimiser, generator), now
+            names = [f"{c.name}, {c.domain}" for c in problem.constraints]
+            ended = bool(watch and watch(step, dict(zip(names, shares, strict=True))))
+            speed = count * (bar.format_dict["rate"] or 0) / 1e3
+            bar.set_postfix_str(f"loss {now:.3g}, {speed:.0f}k points/s", refresh=False)
+            if ended or step == config.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save()
                 saved = time.monotonic()
-            if interrupted():
-                raise Interrupted(step, config.steps)
             if ended:
                 break
     optimiser.zero_grad()  # which are of the graph's memory

@@ -85,10 +85,13 @@ class Edges:
 
         For an image's own differences that is minus its Laplacian, with Neumann's condition at the border.
         """
-        flow = np.zeros((self.height * self.width, differences.shape[1]))
-        np.add.at(flow, self.second, differences)
-        np.subtract.at(flow, self.first, differences)
-        return flow.reshape(self.height, self.width, -1)
+        across, down = self._split(differences)
+        flow = np.zeros((self.height, self.width, differences.shape[1]))
+        flow[:, 1:] += across
+        flow[:, :-1] -= across
+        flow[1:] += down
+        flow[:-1] -= down
+        return flow
 
 
 def _sines(differences: Floats, axis: int) -> tuple[Floats, Floats]:

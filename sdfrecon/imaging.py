@@ -120,7 +120,11 @@ def from_border(pixels: Floats) -> dict[str, Any]:
 
 def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
     """What a SIREN for an image is compared with, each as wide as makes it about as large."""
-    size = Siren(2, channels, siren).size
+
+    def weights(config: SirenConfig) -> int:
+        return Siren(2, channels, config, torch.Generator()).size  # leaves torch's own random numbers alone
+
+    size = weights(siren)
     others = {
         "ReLU": replace(siren, activation="relu"),
         "tanh": replace(siren, activation="tanh"),
@@ -128,7 +132,7 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
     }
     found = {}
     for name, config in others.items():
-        widths = (w for w in range(siren.width, 1, -1) if Siren(2, channels, replace(config, width=w)).size <= size)
+        widths = (w for w in range(siren.width, 1, -1) if weights(replace(config, width=w)) <= size)
         width = next(widths, 1)
         found[name] = replace(config, width=width)
     return found | {"SIREN": siren}
@@ -173,8 +177,8 @@ class Composition:
                 f"nothing of the source, {width} x {height}, lies in the target, {target.shape[1]} x {len(target)}: "
                 f"choose another --offset than {right} {down}, or another mask"
             )
-        across, along = (slice(max(0, int(used.min()) - RIM), int(used.max()) + 1 + RIM) for used in np.nonzero(inside))
-        window = across, along
+        rows, columns = (slice(max(0, int(used.min()) - RIM), int(used.max()) + 1 + RIM) for used in np.nonzero(inside))
+        window = rows, columns
         moved, target, inside, there = moved[window], target[window], inside[window], there[window]
         edges = Edges.of(len(target), target.shape[1])
         ours, theirs = edges.differences(moved), edges.differences(target)

@@ -48,8 +48,9 @@ class Lattice:
         self.cell = 2 * half / resolution
         self.blocks = -(-(resolution + 1) // BLOCK)  # along each axis, so that every lattice point is owned
         self.rows = np.full((self.blocks + 1,) * 3, -1, np.int32)  # a block's row in `values`, -1 for none
-        self.values = np.empty((0, BLOCK, BLOCK, BLOCK), np.float32)
+        self.values = np.empty((0, BLOCK, BLOCK, BLOCK), np.float32)  # with room for more
         self.origins = np.empty((0, 3), np.int64)  # the first lattice point of each row
+        self.count = 0  # of the rows in use
 
     def unit(self, lattice: NDArray) -> Tensor:
         """Lattice coordinates (n, 3) -> unit."""
@@ -125,9 +126,13 @@ class Lattice:
         """
         owners = np.unique((blocks[:, None] + CORNERS).reshape(-1, 3), axis=0)
         owners = owners[self.rows[tuple(owners.T)] < 0]
-        self.rows[tuple(owners.T)] = len(self.values) + np.arange(len(owners), dtype=np.int32)
-        self.values = np.concatenate([self.values, np.full((len(owners), *[BLOCK] * 3), np.nan, np.float32)])
-        self.origins = np.concatenate([self.origins, owners * BLOCK])
+        new = slice(self.count, self.count + len(owners))
+        if new.stop > len(self.values):
+            more = max(new.stop, self.count * 5 // 4) - len(self.values)
+            self.values = np.concatenate([self.values, np.full((more, *[BLOCK] * 3), np.nan, np.float32)])
+            self.origins = np.concatenate([self.origins, np.empty((more, 3), np.int64)])
+        self.rows[tuple(owners.T)] = np.arange(new.start, new.stop, dtype=np.int32)
+        self.origins[new], self.count = owners * BLOCK, new.stop
 
         self._fill(blocks, [np.ones([BLOCK // 4 + 1] * 3, bool)] * len(parts(blocks)), 4)
         for stride in (2, 1):

@@ -5,7 +5,7 @@ from pathlib import Path
 import cases
 import numpy as np
 import pytest
-from accuracy import Results, genus, trio
+from accuracy import Results, Row, genus, ratio_line, trio
 
 from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
@@ -84,8 +84,33 @@ def test_a_stopped_benchmark_knows_what_it_measured(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     row = {"shape": "ball", "scan": "clean", "seed": 1, "method": "draft"}
     figures = {"chamfer": 0.2, "hausdorff": 0.4, "normal_consistency": 0.9, "diagonal": 2.0}
-    Results(path).add({**row, **figures})
-    again = Results(path)
-    assert again.has("ball", "clean", 1, "draft")
-    assert not again.has("ball", "clean", 2, "draft")
+    Results(path, 9).add([{**row, "failed": "no time"}, {**row, "method": "fine", "failed": "no time"}])
+    assert not Results(path, 9).has("ball", "clean", 1, "draft"), "what failed is tried again"
+    Results(path, 9).add([{**row, **figures}])
+    with path.open("a") as file:
+        file.write('{"shape": "cut short')
+    again = Results(path, 9)
+    again.add([{**row, **figures, "seed": 3}])
+    again = Results(path, 9)
+    assert [again.has("ball", "clean", seed, "draft") for seed in (1, 2, 3)] == [True, False, True]
+    assert not Results(path, 8).has("ball", "clean", 1, "draft"), "that was measured with other samples"
     np.testing.assert_allclose(trio(again.rows[0]), [0.1, 0.2, 0.1])
+
+
+def test_ours_is_measured_against_the_best_poisson_of_each_case(capsys: pytest.CaptureFixture[str]) -> None:
+    def row(method: str, chamfer: float, hausdorff: float, consistency: float, seed: int, seconds: float) -> Row:
+        figures = {"chamfer": chamfer, "hausdorff": hausdorff, "normal_consistency": consistency, "diagonal": 10.0}
+        return {"shape": "ball", "scan": "noisy", "seed": seed, "method": method, "seconds": seconds, **figures}
+
+    rows = [
+        row("poisson8", 0.5, 1.0, 0.9, 1, 5.0), row("poisson9", 0.4, 4.0, 0.8, 1, 10.0),
+        row("draft", 0.1, 1.0, 0.9, 1, 20.0), row("draft_trimmed", 0.2, 0.2, 0.99, 1, 20.0),
+        row("poisson9_trimmed", 0.1, 0.1, 0.9, 2, 10.0), row("poisson9", 0.3, 0.3, 0.9, 2, 10.0),
+        row("draft", 0.2, 0.6, 0.95, 2, 40.0), row("draft_trimmed", 0.05, 0.1, 0.95, 2, 40.0),
+    ]  # fmt: skip
+    ratio_line("draft", rows, ["noisy"])
+    ratio_line("draft", rows, ["noisy"], or_trimmed=True)
+    closed, trimmed = (line.split("|")[2:7] for line in capsys.readouterr().out.splitlines())
+    assert closed[0].strip() == "1.12 / 3.12 / 0.50"
+    assert [cell.strip() for cell in closed[2:]] == ["3.0", "1", "2"], "time, phantoms, cases"
+    assert trimmed[0].strip() == "0.38 / 0.62 / 0.50"

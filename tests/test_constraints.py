@@ -128,3 +128,6 @@ def test_means_over_patches_show_what_is_broad() -> None:
     fine, broad = torch.tensor([1.0, -1, 1, -1]).repeat(64)[:, None], torch.ones(256, 1)
     assert c.at_all_scales(fine) == 1
     assert c.at_all_scales(broad) == 1 + 2 + 4 + 8 + 16
+    last = torch.zeros(5, 1)
+    last[4] = 1
+    assert c.at_all_scales(last) == pytest.approx(1 / 5 + 2 / 2), "none is left out"

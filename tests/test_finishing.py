@@ -79,7 +79,7 @@ def test_a_hole_is_opened_back_to_half_the_distance_and_a_gap_stays() -> None:
 @pytest.mark.parametrize(("center", "radius"), [((0.85, 0, 0.0), 0.1), ((0, 0, 0.0), 0.2), ((0, 0.55, 0.0), 0.02)])
 def test_pieces_without_data_go(center: tuple[float, float, float], radius: float) -> None:
     mesh, notes = finish(with_piece(center, radius), seen(1.0))
-    assert notes == ["removed 1 floating piece far from any data"]
+    assert notes == ["removed 1 floating piece that hardly a point lies on"]
     np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
 
 
@@ -94,6 +94,11 @@ def test_a_speck_around_one_outlier_goes() -> None:
     cloud = PointCloud(np.concatenate([seen(1.0).points, [[0.8, 0, 0.0]]]))
     mesh, _ = finish(with_piece((0.8, 0, 0.0), 0.01), cloud)
     np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
+
+
+def test_a_piece_that_was_seen_from_farther_away_stays() -> None:
+    cloud = PointCloud(np.concatenate([seen(1.0, 180_000).points, seen(1.0, 1050).points / 4 + [0.8, 0, 0]]))
+    assert finish(with_piece((0.8, 0, 0.0), 0.15), cloud)[0].components().max() == 1
 
 
 def test_pieces_with_data_stay() -> None:

@@ -46,10 +46,10 @@ def test_a_linear_field_is_learnt_from_its_gradient(muon: float | None) -> None:
 
 
 @pytest.mark.parametrize("muon", [None, 1e-3], ids=["adam", "muon"])
-def test_training_100_is_training_37_and_resuming_63(
+def test_training_200_is_training_100_and_resuming_100(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muon: float | None
 ) -> None:
-    config, checkpoint = FitConfig(100, muon_learning_rate=muon), tmp_path / "checkpoint.safetensors"
+    config, checkpoint = FitConfig(200, muon_learning_rate=muon), tmp_path / "checkpoint.safetensors"
     whole = fit(PROBLEM, network(), config, generator())
 
     class Killed(Exception):
@@ -58,10 +58,9 @@ def test_training_100_is_training_37_and_resuming_63(
     save = files.write_tensors
 
     def save_then_die(path: Path, state: dict[str, Tensor], about: object) -> None:
-        if state["step"] <= 37:
-            save(path, state, about)
-        if state["step"] == 44:  # seven steps after the last checkpoint, which are lost
+        if state["step"] == 150:  # the steps after the last checkpoint are lost
             raise Killed
+        save(path, state, about)
 
     monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(files, "write_tensors", save_then_die)
@@ -87,25 +86,25 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
     whole = fit(PROBLEM, network(), config, generator())
     before, steps = signal.getsignal(signal.SIGINT), 0
 
-    def press_at_30(known: Attributes, jet: Jet) -> Tensor:
+    def press_at_130(known: Attributes, jet: Jet) -> Tensor:
         nonlocal steps
         steps += 1
-        if steps == 30:
+        if steps == 130:
             os.kill(os.getpid(), signal.SIGINT)
         return line(known, jet)
 
     with pytest.raises(Interrupted) as stopped:
         fit(
-            Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, press_at_30)]),
+            Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, press_at_130)]),
             network(),
             config,
             generator(),
             checkpoint,
         )
-    assert stopped.value.step == 30, "the step that was under way is finished"
+    assert stopped.value.step == 100
     told: list[str] = []
     assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint, tell=told.append))
-    assert told == ["going on after 30 steps"]
+    assert told == ["going on after 100 steps"]
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -157,7 +156,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
 def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", torch.inf)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)
     said: list[str] = []
     steps = torch.zeros((), device=device)
 

@@ -37,6 +37,20 @@ def test_a_half_is_accurate_and_not_complete() -> None:
     # Half of the square lies at x / sqrt(2) from the diagonal: on average sqrt(2) / 6.
     assert result.completeness == pytest.approx(np.sqrt(2) / 6 / 2, rel=0.02)
     assert result.hausdorff == pytest.approx(np.sqrt(0.5), rel=0.02)
+    assert result.chamfer == pytest.approx(result.completeness / 2, rel=1e-4)
+    # What is farther than d from the diagonal is a triangle of area (1 / sqrt(2) - d)^2.
+    assert result.percentile_99 == pytest.approx(np.sqrt(0.5) - 0.1, rel=0.01)
+    for share in (0.001, 0.005, 0.01):
+        recall = 1 - (np.sqrt(0.5) - share * np.sqrt(2)) ** 2
+        assert result.f_score[f"{share:.1%}"] == pytest.approx(2 * recall / (1 + recall), abs=0.003)
+
+
+def test_normals_are_compared_by_their_cosine() -> None:
+    x, y, _ = SQUARE.vertices.T
+    tilted = Mesh(np.stack([x, y * np.cos(np.radians(60)), y * np.sin(np.radians(60))], axis=1), SQUARE.faces)
+    turned = Mesh(tilted.vertices, tilted.faces[:, ::-1])
+    for mesh in (tilted, turned):
+        assert compare(mesh, SQUARE).normal_consistency == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])

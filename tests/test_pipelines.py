@@ -1,5 +1,4 @@
 import runpy
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +8,34 @@ import pytest
 
 import sdfrecon.fit
 import sdfrecon.imaging
+import sdfrecon.reconstruction
 from sdfrecon import files
 from sdfrecon.pictures import read_image, write_image
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_main_job_as_a_page_of_python(tmp_path: Path) -> None:
-    places = ROOT / "pipelines" / "reconstruct.py", ROOT / "data" / "ring_and_ball.ply", tmp_path / "ring.ply"
-    subprocess.run([sys.executable, *map(str, places)], check=True, capture_output=True)
-    mesh = files.read_mesh(tmp_path / "ring.ply")
-    assert mesh.is_watertight
-    assert mesh.components().max() == 1, "a ring and a ball"
+def run(monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str], steps: int) -> None:
+    """A pipeline, with so many steps."""
+    whole = sdfrecon.fit.fit
+    for module in (sdfrecon.fit, sdfrecon.imaging, sdfrecon.reconstruction):
+        monkeypatch.setattr(
+            module,
+            "fit",
+            lambda problem, siren, config, *rest, **more: whole(
+                problem, siren, replace(config, steps=steps), *rest, **more
+            ),
+        )
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    runpy.run_path(str(ROOT / "pipelines" / f"{name}.py"))
+
+
+def test_the_main_job_as_a_page_of_python_is_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ring_and_ball: Path
+) -> None:
+    run(monkeypatch, "reconstruct", [str(ring_and_ball), str(tmp_path / "ring.ply")], 120)
+    files.write_mesh(tmp_path / "same.ply", sdfrecon.reconstruct(files.read_cloud(ring_and_ball)).mesh)
+    assert (tmp_path / "ring.ply").read_bytes() == (tmp_path / "same.ply").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -37,16 +52,6 @@ def test_images_as_a_page_of_python(
     face = read_image("astronaut")[40:200:8, 140:300:8]
     for file, picture in (("face", face), ("grey", face[::-1, :, :1]), ("mask", np.ones((20, 20)))):
         write_image(tmp_path / f"{file}.png", picture)
-    whole = sdfrecon.fit.fit
-    for module in (sdfrecon.fit, sdfrecon.imaging):
-        monkeypatch.setattr(
-            module,
-            "fit",
-            lambda problem, siren, config, *rest, **more: whole(
-                problem, siren, replace(config, steps=30), *rest, **more
-            ),
-        )
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [name, *inputs, "out.png"])
-    runpy.run_path(str(ROOT / "pipelines" / f"{name}.py"))
+    run(monkeypatch, name, [*inputs, "out.png"], 30)
     assert read_image("out.png").shape == size

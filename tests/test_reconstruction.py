@@ -94,7 +94,8 @@ def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
     assert cloud.normals is not None
     moved = PointCloud(cloud.points * size + place, cloud.normals)
     config = replace(SHORT, fit=replace(SHORT.fit, steps=120), resolution=48)
-    low, high = (extreme(reconstruct(moved, config).mesh.vertices, axis=0) for extreme in (np.min, np.max))
+    vertices = reconstruct(moved, config).mesh.vertices
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
     np.testing.assert_allclose((low - place) / size, [-0.95, -0.95, -0.35], atol=0.05)
     np.testing.assert_allclose((high - place) / size, [0.95, 0.95, 0.35], atol=0.05)
 

@@ -1,0 +1,27 @@
+"""What is drawn in the browser, as numbers: that it is drawn is `test_browser`'s."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from sdfrecon.viewer import PIXELS, painted, plane
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_slice_lies_where_its_image_is_put(axis: int) -> None:
+    points, (w, x, y, z) = plane(axis, 0.3)
+    np.testing.assert_allclose(points[:, axis], 0.3)
+    rows = points.reshape(PIXELS, PIXELS, 3)
+    turn = Rotation.from_quat([x, y, z, w])
+    right, down = rows[0, -1] - rows[0, 0], rows[-1, 0] - rows[0, 0]
+    # viser spans an image by its own x to the right and y downwards.
+    np.testing.assert_allclose(turn.apply([1, 0, 0]), right / np.linalg.norm(right), atol=1e-9)
+    np.testing.assert_allclose(turn.apply([0, 1, 0]), down / np.linalg.norm(down), atol=1e-9)
+
+
+def test_outside_is_red_inside_blue_and_the_surface_black() -> None:
+    across = np.tile(np.linspace(-0.97, 0.97, 400), (400, 1))
+    red, green, blue = painted(across)[0].astype(int).T
+    assert (blue[20:180] >= red[20:180]).all()
+    assert (red[220:380] >= blue[220:380]).all()
+    assert red[199] == green[199] == blue[199] == 0
