@@ -224,8 +224,8 @@ def test_estimated_normals_give_the_shape_too_and_are_estimated_again(
 
 
 def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
-    args = ["reconstruct", scan, "--output", output, "--steps", "120", "--resolution", "48", "--device", "cpu"]
-    # Every step is kept, so that a kill finds as many different states as there are steps.
+    args = ["reconstruct", scan, "--output", output, "--steps", "320", "--resolution", "48", "--device", "cpu"]
+    # What every fiftieth step leaves is kept, so that each kill finds another state.
     code = "import sys, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0\nfrom sdfrecon.cli import main; main(sys.argv[1:])"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
 
