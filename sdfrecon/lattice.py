@@ -149,9 +149,9 @@ class Lattice:
             guessed = []
             for part in parts(blocks):
                 tiles = self.tiles(part)
-                inside = completed(tiles) < 0
+                missing, inside = np.isnan(tiles), completed(tiles) < 0
                 mixed = _any_corner(inside) & _any_corner(~inside)
-                guessed.append(_corners_of(mixed) & np.isnan(tiles))
+                guessed.append(_corners_of(mixed) & missing)
             if not any(mask.any() for mask in guessed):
                 return
             self._fill(blocks, guessed, 1)
@@ -205,12 +205,11 @@ class Lattice:
 
 
 def completed(tiles: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`tiles` where points without a value take that of a coarser one beside them, from which no surface parts them."""
-    out = tiles.copy()
+    """`tiles`, in which points without a value take that of a coarser one beside them: no surface parts them."""
     for stride in (2, 4):
         down = np.arange(BLOCK + 1) // stride * stride
-        np.copyto(out, out[:, down[:, None, None], down[:, None], down], where=np.isnan(out))
-    return out
+        np.copyto(tiles, tiles[:, down[:, None, None], down[:, None], down], where=np.isnan(tiles))
+    return tiles
 
 
 def parts(rows: NDArray, size: int = TILES) -> list[NDArray]:
