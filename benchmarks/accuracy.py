@@ -107,7 +107,8 @@ class Results:
 
     def has(self, *case: object) -> bool:
         """Whether (shape, scan, seed, method) was measured, and did not fail."""
-        return "failed" not in self.found.get(case, {"failed": True})
+        row = self.find(*case)
+        return row is not None and "failed" not in row
 
     def find(self, *case: object) -> Row | None:
         """The row of (shape, scan, seed, method)."""

@@ -216,5 +216,5 @@ def _decimated(mesh: Mesh) -> Mesh:
     if mesh.colors is not None:
         built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
     built = built.simplify_quadric_decimation(SHOWN_TRIANGLES)
-    colors = to_bytes(np.asarray(built.vertex_colors)) if built.has_vertex_colors() else None
+    colors = to_bytes(np.asarray(built.vertex_colors).clip(0, 1)) if built.has_vertex_colors() else None
     return Mesh(np.asarray(built.vertices) + center, np.asarray(built.triangles), colors=colors)

@@ -66,7 +66,8 @@ class RunDir:
         Not while another run uses it.
         """
         with suppress(InputError, PermissionError), self.in_use():
-            for path in (*self.folder.glob("*checkpoint-*"), *self.folder.glob("losses-*"), self._lock):
+            ours = ("checkpoint-*", ".checkpoint-*", "losses-*", self._lock.name)
+            for path in [path for pattern in ours for path in self.folder.glob(pattern)]:
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()

@@ -36,6 +36,9 @@ def test_the_main_job_as_a_page_of_python_is_the_command(
     run(monkeypatch, "reconstruct", [str(ring_and_ball), str(tmp_path / "ring.ply")], 120)
     files.write_mesh(tmp_path / "same.ply", sdfrecon.reconstruct(files.read_cloud(ring_and_ball)).mesh)
     assert (tmp_path / "ring.ply").read_bytes() == (tmp_path / "same.ply").read_bytes()
+    mesh = files.read_mesh(tmp_path / "ring.ply")
+    assert mesh.is_watertight
+    assert mesh.components().max() == 1, "a ring and a ball"
 
 
 @pytest.mark.parametrize(
