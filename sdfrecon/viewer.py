@@ -20,8 +20,8 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 
-SHARE, EVERY = 0.05, 2.0
-"""The live view takes at most this share of the time, and shows the surface so often, seconds."""
+SHARE, EVERY = 0.08, 2.0
+"""The live view takes at most this share of the time, the first look aside, and shows the surface so often, seconds."""
 CELLS, PIXELS, POINTS = 64, 128, 200_000
 GREY, BLUE = (190, 190, 196), (60, 60, 110)
 
@@ -122,17 +122,19 @@ class LiveViewer(Viewer):
         def _(_: Any) -> None:
             self.stopped = True
 
-        self._start, self._spent, self._last = time.monotonic(), 0.0, 0.0
+        self._start = self._last = time.monotonic()
+        self._spent = self._cost = 0.0
 
     def __call__(self, step: int, terms: dict[str, float], field: Field) -> bool:
-        """Shows the field as it is, if that is due and has not cost too much. True once the button was pressed."""
+        """Shows the field as it is, if that is due and will not cost too much. True once the button was pressed."""
         start = time.monotonic()
         self._losses.append((step, sum(terms.values())))
         if not hasattr(self, "_field"):
             self.show_slices(field)
-        if start - self._last > EVERY and self._spent <= SHARE * (start - self._start):
+        if start - self._last > EVERY and self._spent + self._cost <= SHARE * (start - self._start):
             self._show(step, field)
             self._last = time.monotonic()
+            self._cost = self._last - start
         if self._moved:
             self._draw_slice()
         self._spent += time.monotonic() - start
