@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import Floats, InputError, PointCloud, finite
+from sdfrecon.noise import evened
 
 NEIGHBOURS = 8
 LEAST = 1e-70
@@ -72,6 +73,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
 def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | None = None) -> PointCloud:
     """The cloud with normals from its points: the plane through each one's 20 nearest (Hoppe et al. 1992, section 3.2).
 
+    Points on lines far apart have those of the nearest of an even part of them (`noise.evened`).
     viewpoint: where the scanner stood, world units; normals then look at it. Without one, neighbouring tangent planes
     are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3) and the whole to look outwards,
     which can fail on thin or torn scans. What is not finite, and copies of a point, are dropped.
@@ -84,8 +86,9 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     cloud = cloud.select(finite(cloud.points))
     cloud = cloud.select(first_of_each(cloud.points))
     _enough(cloud)
-    center = cloud.points.mean(axis=0)
-    local = cloud.points - center
+    even = evened(cloud)
+    center = even.points.mean(axis=0)
+    local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
     pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(20))
     if viewpoint is not None:
@@ -98,6 +101,8 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z") from None
         normals = np.asarray(pcd.normals)
         normals = normals * (1 if (normals * local).sum() >= 0 else -1)
+    if even is not cloud:
+        normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]
     return replace(cloud, normals=normals)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.noise import evened
 
 LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
@@ -82,8 +83,13 @@ def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
 
 
 def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
-    """How far from all points (world units) an open scan's surface may still go: a few times their usual spacing."""
-    spacing = tree.query(cloud.thinned(20_000).points, k=[7], workers=-1)[0]
+    """How far from all points (world units) an open scan's surface may still go: a few times their usual spacing.
+
+    tree: of its points. Between lines of points it goes on (`noise.evened`).
+    """
+    if (even := evened(cloud)) is not cloud:
+        tree = cKDTree(even.points)
+    spacing = tree.query(even.thinned(20_000).points, k=[7], workers=-1)[0]
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 

@@ -21,7 +21,7 @@ from sdfrecon.finishing import finish
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.noise import spacing_and_noise
+from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.shapes import evenly_spread
@@ -185,7 +185,9 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     spacing, noise = spacing_and_noise(unit)
     siren, weights = config.siren, config.surface
     if config.dense_omega_0 is not None:
-        omega = min(2 * np.pi / (WAVE * spacing), config.dense_omega_0)
+        even = evened(unit)
+        apart = spacing if even is unit else spacing_and_noise(even)[0]
+        omega = min(2 * np.pi / (WAVE * apart), config.dense_omega_0)
         siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
     calm = max(CALM * spacing, FOLLOWED)
     if weights is not None and noise > calm:

@@ -106,6 +106,19 @@ def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -
     assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
 
 
+def test_normals_of_points_on_lines_are_the_surfaces() -> None:
+    rng = np.random.default_rng(0)
+    height, turn = rng.choice(np.linspace(-2, 2, 61), 40_000), rng.uniform(0, 2 * np.pi, 40_000)
+    outwards = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(40_000)])
+    points = outwards * (1 - height**2 / 5)[:, None] + height[:, None] * [0, 0, 1] + rng.normal(0, 1e-3, (40_000, 3))
+    true = outwards + 2 / 5 * height[:, None] * [0, 0, 1]
+    normals = estimate_normals(PointCloud(points)).normals
+    assert normals is not None
+    cosines = (normals * true).sum(axis=1) / np.linalg.norm(true, axis=1)
+    assert cosines.min() > 0.3, "none looks inwards"
+    assert (cosines > 0.9).mean() > 0.95, "all but the two lines with nothing beyond"
+
+
 def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
     grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0), [0.0]), -1).reshape(-1, 3)
     with pytest.raises(InputError, match="flat, which has no outside: pass --viewpoint"):

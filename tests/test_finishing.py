@@ -48,6 +48,16 @@ def test_a_closed_object_with_a_hole_stays_closed() -> None:
     assert not finish(WHOLE, seen(0.9), trim=distance)[0].is_watertight
 
 
+def test_a_surface_goes_on_between_scan_lines() -> None:
+    points = seen(1.0, 40_000).points
+    height = (np.floor(points[:, 2] / 0.06) + 0.5) * 0.06
+    points[:, :2] *= np.sqrt((0.36 - height**2) / np.square(points[:, :2]).sum(axis=1))[:, None]
+    points[:, 2] = height
+    mesh, notes = finish(WHOLE, PointCloud(points, points / 0.6))
+    assert notes == []
+    assert mesh.is_watertight
+
+
 def test_an_open_scan_is_cut_where_its_data_end() -> None:
     mesh, notes = finish(WHOLE, seen(0.5))
     assert len(notes) == 1

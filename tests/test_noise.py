@@ -7,7 +7,7 @@ import pytest
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
-from sdfrecon.noise import spacing_and_noise
+from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import PRESETS, ReconstructConfig, suited
 
@@ -53,6 +53,39 @@ def test_noise_is_found_on_scan_lines() -> None:
     along, across = places(20_000).T
     lines = np.column_stack([along, np.floor(5 * across) / 5])
     assert spacing_and_noise(paraboloid(0.002, lines))[1] == pytest.approx(0.7**0.5 * 0.002, rel=0.05)
+
+
+def on_lines(count: int, noise: float = 0.0) -> PointCloud:
+    """20,000 points of the paraboloid on so many lines across its square."""
+    along, across = places(20_000).T
+    return paraboloid(noise, np.column_stack([along, (np.floor(count * (across + 1) / 2) + 0.5) * 2 / count - 1]))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+@pytest.mark.parametrize("count", [30, 50])
+def test_points_on_lines_are_evened_and_others_stay(count: int, noise: float) -> None:
+    lines = on_lines(count, noise)
+    even = evened(lines)
+    as_many = paraboloid(noise, places(len(even)))
+    assert spacing_and_noise(even)[0] == pytest.approx(spacing_and_noise(as_many)[0], rel=0.15)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 100)] * 2), axis=-1).reshape(-1, 2)
+    for cloud in (paraboloid(noise), paraboloid(noise, grid), even):
+        assert evened(cloud) is cloud
+
+
+def test_the_first_layer_sees_lines_as_far_apart_as_they_are() -> None:
+    def omega(cloud: PointCloud) -> float:
+        config = replace(PRESETS["draft"], siren=replace(PRESETS["draft"].siren, first_omega_0=1.0))
+        return suited(Frame.around(cloud, 0.1).to_unit(cloud), config).siren.first_omega_0
+
+    assert omega(on_lines(50)) < omega(paraboloid(0.0)) / 1.5
+
+
+def test_what_is_a_line_at_every_scale_stays() -> None:
+    turn = np.linspace(0, 20, 5000)
+    helix = np.column_stack([np.cos(turn), np.sin(turn), turn])
+    cloud = PointCloud(helix, helix * [1, 1, 0])
+    assert evened(cloud) is cloud
 
 
 def test_a_thin_sheet_is_not_noisy() -> None:
