@@ -49,8 +49,8 @@ class Args:
 
     shapes: tuple[str, ...] = ()
     """Which shapes; all that there are if none is named."""
-    scans: tuple[str, ...] = tuple(kind for kind in cases.SCANS if kind != "lines")
-    """Which kinds of scan; `lines` is one more, which the means over all are not of."""
+    scans: tuple[str, ...] = tuple(cases.SCANS)
+    """Which kinds of scan; `lines` is one more."""
     seeds: tuple[int, ...] = (10,)
     """Of the scans' random draws and our own."""
     methods: tuple[str, ...] = (*RIVALS, *OURS, "paper", "paper_x10")
@@ -169,7 +169,7 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str) -> 
 def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
     """The truth and the scan of it, the same for every method."""
     truth = cases.truth(shape)
-    return truth, cases.SCANS[scan](truth, np.random.default_rng(seed))
+    return truth, (cases.SCANS | cases.EXTRA)[scan](truth, np.random.default_rng(seed))
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:

@@ -18,6 +18,8 @@ LEAST_POINTS = 10
 SLABS = 32
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
+PLANE, ORIENTED = 20, 200_000
+"""Neighbours through which a plane is laid; and points whose sides are made to agree: a million take gigabytes."""
 Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
 
 
@@ -65,6 +67,12 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
         )
+    step = float(np.spacing(np.abs(cloud.points).max().astype(np.float32)))
+    if step > 0.25 * np.median(around[1][:, 0]) and (cloud.points == cloud.points.astype(np.float32)).all():
+        notes.append(
+            f"warning: the coordinates are stored in single precision, which keeps such large ones to {step:.2g} only: "
+            "export them as doubles, or nearer to the origin"
+        )
     if len(cloud) < FEW:
         notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: give it thousands")
     return cloud, notes
@@ -73,33 +81,40 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
 def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | None = None) -> PointCloud:
     """The cloud with normals from its points: the plane through each one's 20 nearest (Hoppe et al. 1992, section 3.2).
 
-    Points on lines far apart have those of the nearest of an even part of them (`noise.evened`).
+    Points on lines far apart have that of the nearest of an even part of them (`noise.evened`).
     viewpoint: where the scanner stood, world units; normals then look at it. Without one, neighbouring tangent planes
-    are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3) and the whole to look outwards,
-    which can fail on thin or torn scans. What is not finite, and copies of a point, are dropped.
+    are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3), of ORIENTED points with whose
+    nearest the others agree, and the whole to look outwards, which can fail on thin or torn scans, and is a guess where
+    there is no outside. What is not finite, and copies of a point, are dropped.
 
     Raises InputError where fewer than 10 points remain, and where without a viewpoint all lie in one plane.
     """
     from sdfrecon.files import open3d
 
     o3d = open3d()
-    cloud = cloud.select(finite(cloud.points))
+    cloud = replace(cloud, normals=None).select(finite(cloud.points))
     cloud = cloud.select(first_of_each(cloud.points))
     _enough(cloud)
-    even = evened(cloud)
-    center = even.points.mean(axis=0)
+    even, center = evened(cloud), cloud.points.mean(axis=0)
     local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
-    pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(20))
+    pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(PLANE))
     if viewpoint is not None:
         pcd.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64) - center)
         normals = np.asarray(pcd.normals)
     else:
-        try:
-            pcd.orient_normals_consistent_tangent_plane(15)
-        except RuntimeError:  # of Qhull, on points that all lie in one plane
-            raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z") from None
+        spread = np.linalg.svd(local, compute_uv=False)
+        if spread[2] < 1e-7 * spread[0]:
+            raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
+        rng = np.random.default_rng(0)
+        few = np.sort(rng.permutation(len(local))[:ORIENTED])
+        agreed = pcd.select_by_index(few)
+        shaken = local[few] + rng.normal(0, 1e-7 * np.abs(local).max(), (len(few), 3))  # Qhull fails on a sphere's
+        agreed.points = o3d.utility.Vector3dVector(shaken)
+        agreed.orient_normals_consistent_tangent_plane(15)
+        nearest = cKDTree(local[few]).query(local, workers=-1)[1]
         normals = np.asarray(pcd.normals)
+        normals = normals * np.where((normals * np.asarray(agreed.normals)[nearest]).sum(axis=1) < 0, -1, 1)[:, None]
         normals = normals * (1 if (normals * local).sum() >= 0 else -1)
     if even is not cloud:
         normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]

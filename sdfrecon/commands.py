@@ -69,7 +69,8 @@ def reconstruct(command: Reconstruct) -> None:
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
 
-        tell("estimating normals")
+        side = "outwards: which that is of terrain or a room --viewpoint knows alone"
+        tell(f"estimating normals, {'towards the viewpoint' if command.viewpoint else side}")
         read, cloud = len(cloud), estimate_normals(cloud, command.viewpoint)
         if len(cloud) < read:
             tell(f"dropped {read - len(cloud):,} of {read:,} points: not finite, or copies of another point")

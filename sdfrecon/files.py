@@ -127,7 +127,10 @@ def read_cloud(path: str | Path) -> PointCloud:
         **dict.fromkeys(MESH_READERS[1:], meshfiles.read),
     }
     if suffix not in readers:
-        raise InputError(f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}")
+        raise InputError(
+            f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}: "
+            "convert others to PLY, in CloudCompare for example"
+        )
     with reading(path, f"{suffix[1:].upper()} scan"):
         arrays = readers[suffix](path)
         cloud = PointCloud(arrays["points"], arrays.get("normals"), to_bytes(arrays.get("colors")))

@@ -85,11 +85,10 @@ def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
 def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
     """How far from all points (world units) an open scan's surface may still go: a few times their usual spacing.
 
-    tree: of its points. Between lines of points it goes on (`noise.evened`).
+    tree: of its points. The surface goes on between lines of points (`noise.evened`).
     """
-    if (even := evened(cloud)) is not cloud:
-        tree = cKDTree(even.points)
-    spacing = tree.query(even.thinned(20_000).points, k=[7], workers=-1)[0]
+    even = evened(cloud, tree)
+    spacing = (tree if even is cloud else cKDTree(even.points)).query(even.thinned(20_000).points, k=[7], workers=-1)[0]
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
@@ -72,7 +73,7 @@ PRESETS = {
     ),
 }
 WAVE = 10.5
-"""Length of a wave of the first layer's frequency, in distances to the eighth neighbour."""
+"""Length of a wave of the first layer's frequency, in distances to the eighth neighbour (of lines, of an even part)."""
 CALM, FOLLOWED = 0.16, 0.0025
 """Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
 larger of the two on the points weigh less: the surface runs between them."""
@@ -162,7 +163,7 @@ def reconstruct(
         if done < config.fit.steps:
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
         if (field.value(_CORNERS.to(where)) < 0).all():
-            note("all around the scan is inside, as in a room; the normals of an object would be flipped")
+            note("warning: all around the scan is inside, as in a room: of an object the normals are flipped")
         mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
     for line in finishing_notes:
         note(line)
@@ -182,10 +183,11 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     config = sized(config, len(unit))
     if config.dense_omega_0 is None and config.surface is None:
         return config
-    spacing, noise = spacing_and_noise(unit)
+    tree = cKDTree(unit.points)
+    spacing, noise = spacing_and_noise(unit, tree)
     siren, weights = config.siren, config.surface
     if config.dense_omega_0 is not None:
-        even = evened(unit)
+        even = evened(unit, tree)
         apart = spacing if even is unit else spacing_and_noise(even)[0]
         omega = min(2 * np.pi / (WAVE * apart), config.dense_omega_0)
         siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))

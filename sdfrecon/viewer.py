@@ -21,7 +21,7 @@ from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 
 SHARE, EVERY = 0.08, 2.0
-"""The live view takes at most this share of the time, the first look aside, and shows the surface so often, seconds."""
+"""The live view takes at most this share of the fit's time, or one look, and shows the surface so often, seconds."""
 CELLS, PIXELS, POINTS = 64, 128, 200_000
 GREY, BLUE = (190, 190, 196), (60, 60, 110)
 
@@ -115,14 +115,13 @@ class LiveViewer(Viewer):
         self.stopped = False
         self._status = self.server.gui.add_markdown("starting")
         self._losses: list[tuple[int, float]] = []
-        self._plot: Any = None
         button = self.server.gui.add_button("stop here and mesh")
 
         @button.on_click
         def _(_: Any) -> None:
             self.stopped = True
 
-        self._start = self._last = time.monotonic()
+        self._plot = self.server.gui.add_plotly(curve(self._losses))
         self._spent = self._cost = 0.0
 
     def __call__(self, step: int, terms: dict[str, float], field: Field) -> bool:
@@ -130,6 +129,7 @@ class LiveViewer(Viewer):
         start = time.monotonic()
         self._losses.append((step, sum(terms.values())))
         if not hasattr(self, "_field"):
+            self._start = self._last = start
             self.show_slices(field)
         if start - self._last > EVERY and self._spent + self._cost <= SHARE * (start - self._start):
             self._show(step, field)
@@ -145,11 +145,7 @@ class LiveViewer(Viewer):
         with suppress(InputError):  # there is no surface yet
             self.show_mesh(extract_mesh(field, CELLS), unit=True)
         self._draw_slice(always=True)
-        figure = curve(self._losses)
-        if self._plot is None:
-            self._plot = self.server.gui.add_plotly(figure)
-        else:
-            self._plot.figure = figure
+        self._plot.figure = curve(self._losses)
 
 
 def plane(axis: int, place: float) -> tuple[Floats, tuple[float, float, float, float]]:

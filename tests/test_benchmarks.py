@@ -10,6 +10,7 @@ from accuracy import Results, Row, genus, ratio_line, trio
 from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.metrics import nearest, sample_surface
+from sdfrecon.noise import evened
 from sdfrecon.shapes import RING_AND_BALL
 
 
@@ -19,7 +20,7 @@ def truth() -> Mesh:
 
 
 def made(scan: str, truth: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    cloud = cases.SCANS[scan](truth, np.random.default_rng(5))
+    cloud = (cases.SCANS | cases.EXTRA)[scan](truth, np.random.default_rng(5))
     assert cloud.normals is not None
     np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=1), 1)
     return cloud.points, cloud.normals
@@ -48,6 +49,13 @@ def test_noise_is_half_a_percent_along_the_normal_and_normals_turn_by_ten_degree
     assert np.sqrt((away**2).mean()) == pytest.approx(0.005 * truth.diagonal, rel=0.02)
     angle = np.degrees(np.arccos(np.clip((normals * there).sum(axis=1), -1, 1)))
     assert np.median(angle) == pytest.approx(10, abs=0.3)
+
+
+def test_lines_are_20_times_as_dense_along_as_across_and_noisy_by_a_thousandth(truth: Mesh) -> None:
+    points, normals = made("lines", truth)
+    assert len(points) == pytest.approx(truth.areas.sum() / truth.diagonal**2 / 0.02 / 0.001, rel=0.05)
+    assert np.sqrt((nearest(points, truth)[0] ** 2).mean()) == pytest.approx(0.001 * truth.diagonal, rel=0.05)
+    assert len(evened(PointCloud(points, normals))) < len(points) / 4
 
 
 def test_a_tenth_of_the_surface_is_unseen(truth: Mesh) -> None:

@@ -106,6 +106,29 @@ def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -
     assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
 
 
+def test_normals_that_a_file_has_do_not_touch_those_that_are_estimated() -> None:
+    cloud = ball()
+    alone = estimate_normals(PointCloud(cloud.points)).normals
+    assert cloud.normals is not None
+    for normals in (100 * cloud.normals, np.where(np.arange(2000)[:, None] % 7, cloud.normals, np.nan)):
+        np.testing.assert_array_equal(estimate_normals(replace(cloud, normals=normals)).normals, alone)
+
+
+def test_many_points_agree_with_the_nearest_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = ball()
+    whole = estimate_normals(PointCloud(cloud.points)).normals
+    monkeypatch.setattr("sdfrecon.cleaning.ORIENTED", 300)
+    np.testing.assert_allclose(estimate_normals(PointCloud(cloud.points)).normals, whole)
+
+
+def test_large_coordinates_in_single_precision_are_named() -> None:
+    far = replace(ball(), points=50 * ball().points + [5e5, 5.6e6, 100.0])
+    assert clean(far)[1] == []
+    notes = clean(replace(far, points=far.points.astype(np.float32).astype(np.float64)))[1]
+    assert any("stored in single precision, which keeps such large ones to 0.5 only" in note for note in notes)
+    assert clean(replace(ball(), points=ball().points.astype(np.float32).astype(np.float64)))[1] == []
+
+
 def test_normals_of_points_on_lines_are_the_surfaces() -> None:
     rng = np.random.default_rng(0)
     height, turn = rng.choice(np.linspace(-2, 2, 61), 40_000), rng.uniform(0, 2 * np.pi, 40_000)

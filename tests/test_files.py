@@ -170,6 +170,11 @@ TABLE = np.hstack([POINTS, NORMALS, COLORS])
         ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": '"Z","Y","X"', "comments": ""}, False, False),
         ("scan.pts", [0, 1, 2], {"header": "40", "comments": ""}, False, False),
         ("scan.pwn", range(6), {}, True, False),
+        ("scan.asc", [3, 4, 5, 0, 1, 2, 6, 7, 8], {"header": "Nx Ny Nz X Y Z R G B", "comments": "//"}, True, True),
+        ("scan.csv", range(6), {"delimiter": ",", "comments": "",
+         "header": "Easting [m],Northing [m],Elevation [m],scalar_Nx,scalar_Ny,scalar_Nz"}, True, False),
+        ("scan.csv", [3, 4, 5, 0, 1, 2], {"delimiter": ",", "comments": "",
+         "header": '"Normals:0","Normals:1","Normals:2","Points:0","Points:1","Points:2"'}, True, False),
     ],
 )  # fmt: skip
 def test_text_columns_are_told_apart(
@@ -187,11 +192,25 @@ def test_text_columns_are_told_apart(
         ([COLORS, np.full((40, 1), 0.5)], False, True),
         ([COLORS / 255], False, True),
         ([NORMALS, COLORS, np.full((40, 2), -7.5)], True, True),
+        ([100 * np.arange(40)[:, None], COLORS], False, True),
+        ([COLORS, 100 * np.arange(40)[:, None]], False, True),
+        ([np.linspace(-5, 7, 120).reshape(40, 3), np.tile([1, 0, 0], (40, 1))], False, False),
     ],
 )
 def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
     np.save(tmp_path / "scan.npy", np.hstack([POINTS, *extra]))
     same(files.read_cloud(tmp_path / "scan.npy"), normals, colors)
+
+
+def test_colours_that_are_no_whole_numbers_are_no_normals(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.hstack([POINTS, COLORS + 0.25]))
+    same(files.read_cloud(tmp_path / "scan.npy"), normals=False)
+
+
+def test_pts_with_an_intensity_behind_the_colours(tmp_path: Path) -> None:
+    table = np.hstack([POINTS, COLORS, np.full((40, 1), 1200)])
+    np.savetxt(tmp_path / "scan.pts", table, fmt="%.6f", header="40", comments="")
+    same(files.read_cloud(tmp_path / "scan.pts"), normals=False)
 
 
 @pytest.mark.parametrize("intensity", [-1200, 0, 200])
@@ -357,7 +376,10 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 33 1", b"2", b"2"), "33 values of b for each point"),
         ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, WIDTH"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
-        ("scan.doc", b"x", "unknown ending"),
+        ("scan.csv", b"Pt,East,North\n1,2,3\n", "needs columns x, y and z; got Pt, East, North"),
+        ("scan.csv", b"1,5;2,5;3,5\n", "decimal commas, as in '1,5;2,5;3,5': write them with points"),
+        ("scan.xyz", b"1,5 -2,5 3,5\n", "decimal commas"),
+        ("scan.e57", b"x", "unknown ending .*: convert others to PLY"),
     ],
 )  # fmt: skip
 def test_bad_scans_give_one_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -48,14 +48,19 @@ def test_a_closed_object_with_a_hole_stays_closed() -> None:
     assert not finish(WHOLE, seen(0.9), trim=distance)[0].is_watertight
 
 
-def test_a_surface_goes_on_between_scan_lines() -> None:
+def test_a_surface_goes_on_between_scan_lines_and_ends_behind_the_last() -> None:
     points = seen(1.0, 40_000).points
     height = (np.floor(points[:, 2] / 0.06) + 0.5) * 0.06
     points[:, :2] *= np.sqrt((0.36 - height**2) / np.square(points[:, :2]).sum(axis=1))[:, None]
     points[:, 2] = height
-    mesh, notes = finish(WHOLE, PointCloud(points, points / 0.6))
+    cloud = PointCloud(points, points / 0.6)
+    mesh, notes = finish(WHOLE, cloud)
     assert notes == []
     assert mesh.is_watertight
+    lower, [note] = finish(WHOLE, cloud.select(height < 0))
+    assert note.startswith("open scan: cut ")
+    assert 0 < lower.vertices[:, 2].max() < 0.25
+    assert lower.vertices[:, 2].min() < -0.59
 
 
 def test_an_open_scan_is_cut_where_its_data_end() -> None:

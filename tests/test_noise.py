@@ -69,8 +69,11 @@ def test_points_on_lines_are_evened_and_others_stay(count: int, noise: float) ->
     as_many = paraboloid(noise, places(len(even)))
     assert spacing_and_noise(even)[0] == pytest.approx(spacing_and_noise(as_many)[0], rel=0.15)
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 100)] * 2), axis=-1).reshape(-1, 2)
-    for cloud in (paraboloid(noise), paraboloid(noise, grid), even):
+    for cloud in (paraboloid(noise), paraboloid(noise, grid)):
         assert evened(cloud) is cloud
+        assert evened(bare := PointCloud(cloud.points)) is bare
+    assert set(map(tuple, even.points)) < set(map(tuple, lines.points))
+    np.testing.assert_array_equal(even.points, evened(lines).points)
 
 
 def test_the_first_layer_sees_lines_as_far_apart_as_they_are() -> None:

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from sdfrecon.viewer import PIXELS, painted, plane
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import PointCloud
+from sdfrecon.shapes import evenly_spread
+from sdfrecon.siren import Siren, SirenConfig
+from sdfrecon.viewer import EVERY, PIXELS, SHARE, LiveViewer, painted, plane
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -25,3 +30,25 @@ def test_outside_is_red_inside_blue_and_the_surface_black() -> None:
     assert (blue[20:180] >= red[20:180]).all()
     assert (red[220:380] >= blue[220:380]).all()
     assert red[199] == green[199] == blue[199] == 0
+
+
+def test_the_live_view_looks_when_there_is_something_and_takes_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    ball, now, looks = evenly_spread(100), 1000.0, list[float]()
+    live = LiveViewer(PointCloud(ball, ball), frame := Frame.around(PointCloud(ball, ball)), port=8124)
+
+    def look(*_: object) -> None:
+        nonlocal now
+        looks.append(now)
+        now += 0.5
+
+    monkeypatch.setattr("sdfrecon.viewer.time.monotonic", lambda: now)
+    monkeypatch.setattr(live, "_show", look)
+    field, begun = Field(Siren(3, 1, SirenConfig(16), None), frame, {}), now + 30
+    now = begun
+    while now < begun + 100:
+        live(0, {"zero level, surface": 1.0}, field)
+        now += 0.1
+    live.server.stop()
+    assert EVERY < looks[0] - begun < EVERY + 0.2, "the time before the fit does not count"
+    assert np.diff(looks).min() > EVERY
+    assert SHARE / 2 < 0.5 * len(looks) / 100 <= SHARE
