@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +68,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
         )
-    step = float(np.spacing(np.abs(cloud.points).max().astype(np.float32)))
-    if step > 0.25 * np.median(around[1][:, 0]) and (cloud.points == cloud.points.astype(np.float32)).all():
+    if step := _single_step(cloud.points, float(np.median(around[1][:, 0]))):
         notes.append(
             f"warning: the coordinates are stored in single precision, which keeps such large ones to {step:.2g} only: "
             "export them as doubles, or nearer to the origin"
@@ -106,19 +106,44 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
         spread = np.linalg.svd(local, compute_uv=False)
         if spread[2] < 1e-7 * spread[0]:
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
-        rng = np.random.default_rng(0)
-        few = np.sort(rng.permutation(len(local))[:ORIENTED])
-        agreed = pcd.select_by_index(few)
-        shaken = local[few] + rng.normal(0, 1e-7 * np.abs(local).max(), (len(few), 3))  # Qhull fails on a sphere's
-        agreed.points = o3d.utility.Vector3dVector(shaken)
-        agreed.orient_normals_consistent_tangent_plane(15)
-        nearest = cKDTree(local[few]).query(local, workers=-1)[1]
+        few = np.sort(np.random.default_rng(0).permutation(len(local))[:ORIENTED])
         normals = np.asarray(pcd.normals)
-        normals = normals * np.where((normals * np.asarray(agreed.normals)[nearest]).sum(axis=1) < 0, -1, 1)[:, None]
+        agreed = _agreeing(pcd.select_by_index(few))
+        normals = agreed if len(few) == len(local) else normals * _sides(local, normals, local[few], agreed)[:, None]
         normals = normals * (1 if (normals * local).sum() >= 0 else -1)
     if even is not cloud:
         normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]
     return replace(cloud, normals=normals)
+
+
+def _agreeing(pcd: Any) -> Floats:
+    """(n, 3) the normals of Open3D's points, each on the side of its neighbours'."""
+    from sdfrecon.files import open3d
+
+    points = np.asarray(pcd.points)
+    size = np.median(np.abs(points - np.median(points, axis=0)))
+    # Points that are all on one sphere have no tetrahedra, which the spanning tree is a part of.
+    shaken = points + np.random.default_rng(0).normal(0, 1e-7 * size, points.shape)
+    pcd.points = open3d().utility.Vector3dVector(shaken)
+    try:
+        pcd.orient_normals_consistent_tangent_plane(15)
+    except RuntimeError:  # of Qhull
+        raise InputError("the normals cannot be made to agree: pass --viewpoint X Y Z") from None
+    return np.asarray(pcd.normals)
+
+
+def _sides(points: Floats, normals: Floats, known: Floats, agreed: Floats) -> Floats:
+    """(n,) 1, or -1 where normals (n, 3) are to be turned to agree with eight known ones that are near.
+
+    Those on a point's own tangent plane say most; across an edge or a thin wall they say nothing.
+    """
+    tree, side = cKDTree(known), np.empty(len(points))
+    for rows in np.array_split(np.arange(len(points)), 1 + len(points) // 1_000_000):
+        distance, index = tree.query(points[rows], k=range(1, 9), workers=-1)
+        rise = np.abs(np.einsum("nkd,nd->nk", points[rows, None] - known[index], normals[rows]))
+        same = np.einsum("nkd,nd->nk", agreed[index], normals[rows])
+        side[rows] = (same * (1 - rise / np.maximum(distance, 1e-300))).sum(axis=1)
+    return np.where(side < 0, -1.0, 1.0)
 
 
 def strays(around: Neighbours) -> NDArray[np.bool_]:
@@ -147,6 +172,14 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
         if not (outnumbered & ~lost).any():
             return lost
         lost |= outnumbered
+
+
+def _single_step(points: Floats, spacing: float) -> float:
+    """How far apart single precision's numbers are where points lie, if all are of these and that shows; else 0."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = float(np.spacing(np.float32(np.abs(points).max())))
+        rounded = step > 0.25 * spacing and (points == points.astype(np.float32)).all()
+    return step if rounded and (step >= 1 or (points % 1).any()) else 0.0  # whole numbers are whole by themselves
 
 
 def _without(lost: NDArray[np.bool_], around: Neighbours) -> Neighbours:

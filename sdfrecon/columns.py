@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -13,46 +13,93 @@ from numpy.typing import NDArray
 from sdfrecon.geometry import InputError, finite
 
 COMMENTS = ("#", "//")
+DECIMAL_COMMAS = re.compile(r";.*\d,\d|\d,\d.*;|\d,\d+\s+-?\d+,\d")
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
+KINDS = {
+    "points": [
+        ("x", "y", "z"),
+        ("easting", "northing", "elevation"),
+        *[(f"points{mark}0", f"points{mark}1", f"points{mark}2") for mark in ":_"],
+    ],
+    "normals": [
+        ("nx", "ny", "nz"),
+        ("normal_x", "normal_y", "normal_z"),
+        ("normalx", "normaly", "normalz"),
+        ("i", "j", "k"),
+        *[(f"normals{mark}0", f"normals{mark}1", f"normals{mark}2") for mark in ":_"],
+    ],
+    "colors": [
+        ("red", "green", "blue"),
+        ("r", "g", "b"),
+        ("rf", "gf", "bf"),
+        ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ],
+}
 
 
 def parse_text(file: Iterable[str]) -> Arrays:
     """Points, normals and colours of lines of text: x y z first, or columns named by a header, or PTS or PWN.
 
-    A header is the first line, or the last comment before the numbers, if it names x, y and z. PTS counts its points in
-    the first line; PWN too, and has all points before all normals.
+    A header is the first line, or the last comment before the numbers, if it names the points' columns. PTS counts its
+    points in the first line; PWN too, and has all points before all normals.
     Raises ValueError or InputError for what is not a table of numbers.
     """
-    lines, comment = iter(file), ""
-    for first in lines:
-        if first.startswith(COMMENTS):
-            comment = first.lstrip("#/")
-        elif first.strip():
-            break
-    else:
+    lines = iter(file)
+    comment, first = _first(lines)
+    if not first:
         raise ValueError("no rows in it")
-    if re.match(r"\s*-?\d+,\d+\s*[;\s]\s*-?\d", first):
-        raise InputError(f"the numbers have decimal commas, as in {first.strip()[:40]!r}: write them with points")
-    delimiter = next((mark for mark in ",;" if mark in first), None)
-    words = first.strip().split(delimiter)
-    numeric = all(_is_number(word) for word in words if word.strip())
-    count = int(words[0]) if len(words) == 1 and words[0].isdigit() else None
-    rows = lines if count is not None or not numeric else chain([first], lines)
+    begin, count, header = first, int(first) if first.isdigit() else None, ""
+    _check_points(first)
+    if count is None and not all(map(_is_number, filter(None, _words(first, _delimiter(first))))):
+        header = first
+    if count is not None or header:
+        later, first = _first(lines)
+        comment = later or comment
+        _check_points(first)
+    delimiter = _delimiter(first)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
-        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
+        table = np.loadtxt(chain([first], lines), delimiter=delimiter, comments=COMMENTS, ndmin=2)
     if not table.size:
-        raise ValueError(f"no rows of numbers follow its first line, {first.strip()[:40]!r}")
-    if not numeric:
-        return from_names(dict(zip(words, table.T, strict=True)))
-    told = comment.strip().split(delimiter)
-    if len(told) == table.shape[1] and {"x", "y", "z"} <= set(map(_plain, told)):
-        return from_names(dict(zip(told, table.T, strict=True)))
+        raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
     if count is not None and table.shape == (2 * count, 3):
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
+    names = _words(header or comment, delimiter)
+    fits = len(names) == table.shape[1]
+    if header and not fits:
+        raise InputError(f"the header {header[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")
+    if header or (fits and _triple("points", {_plain(name) for name in names})):
+        arrays = from_names(dict(zip(names, table.T, strict=True)))
+        if header or len(arrays) > 1:
+            return arrays
     return from_columns(table, intensity=count is not None)
+
+
+def _first(lines: Iterator[str]) -> tuple[str, str]:
+    """The first line that is neither blank nor a comment, empty if there is none, and the last comment before it."""
+    comment = ""
+    for line in map(str.strip, lines):
+        if line.startswith(COMMENTS):
+            comment = line.lstrip("#/")
+        elif line:
+            return comment, line
+    return comment, ""
+
+
+def _check_points(line: str) -> None:
+    if DECIMAL_COMMAS.search(line):
+        raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
+
+
+def _delimiter(line: str) -> str | None:
+    return next((mark for mark in ",;" if mark in line), None)
+
+
+def _words(line: str, delimiter: str | None) -> list[str]:
+    """A line's words, without the units of names, which may have blanks before them."""
+    return [word.strip() for word in re.sub(r"\s*[\[(][^])]*[\])]", "", line).split(delimiter)]
 
 
 def _is_number(word: str) -> bool:
@@ -64,35 +111,24 @@ def _is_number(word: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A column's name without quotes, unit, capitals and what CloudCompare puts before it."""
-    return re.sub(r"[\[(].*", "", name.strip().strip('"')).strip().lower().removeprefix("scalar_")
+    """A column's name without quotes, capitals, and what CloudCompare puts before it."""
+    return name.strip('"').lower().removeprefix("scalar_")
+
+
+def _triple(kind: str, names: Collection[str]) -> tuple[str, ...] | None:
+    """Which of its names a kind goes by among plain ones."""
+    return next((triple for triple in KINDS[kind] if all(name in names for name in triple)), None)
 
 
 def from_names(table: Arrays) -> Arrays:
     """Points, normals and colours of a table of named columns."""
-    kinds = {
-        "points": [("x", "y", "z"), ("easting", "northing", "elevation"), ("points:0", "points:1", "points:2")],
-        "normals": [
-            ("nx", "ny", "nz"),
-            ("normal_x", "normal_y", "normal_z"),
-            ("normalx", "normaly", "normalz"),
-            ("normals:0", "normals:1", "normals:2"),
-        ],
-        "colors": [
-            ("red", "green", "blue"),
-            ("r", "g", "b"),
-            ("rf", "gf", "bf"),
-            ("diffuse_red", "diffuse_green", "diffuse_blue"),
-        ],
-    }
-    arrays, columns = Arrays(), {_plain(name): column for name, column in table.items()}
-    for kind, choices in kinds.items():
-        for names in choices:
-            if all(name in columns for name in names):
-                arrays.setdefault(kind, np.stack([columns[name] for name in names], axis=1))
-    if "points" not in arrays:
+    columns = Arrays()
+    for name in sorted(table, key=lambda name: "scalar_" in name.lower()):  # a field of its own comes first
+        columns.setdefault(_plain(name), table[name])
+    found = {kind: triple for kind in KINDS if (triple := _triple(kind, columns))}
+    if "points" not in found:
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(table)}")
-    return arrays
+    return {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
 
 
 def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
@@ -104,17 +140,24 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
         raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
     arrays, rest = {"points": table[:, :3]}, table[:, 3:]
     while rest.shape[1] >= 3:
-        kind = _kind(rest[:, :3], alone=table.shape[1] == 6)
+        begins = rest.shape[1] == table.shape[1] - 3
+        kind = _kind(rest[:, :3], alone=rest.shape[1] == 3 and (begins or "colors" in arrays))
         if kind == "colors" and rest.shape[1] > 3 and _kind(rest[:, 1:4], alone=False) == "colors":
-            first, last = rest[:, 0].max() > 255, rest[:, 3].max() > 255
-            kind = None if (first and not last) or (intensity and first == last) else kind
-        if kind == "normals" and rest.shape[1] < table.shape[1] - 3 and not np.ptp(rest[:, :3], axis=0).any():
-            kind = None  # flags
+            large, next_large = np.nanmax(rest[:, 0]) > 255, np.nanmax(rest[:, 1:4]) > 255
+            if (large and not next_large) or (intensity and begins and large == next_large):
+                kind = None
+        if kind == "normals" and not begins and _are_flags(rest[:, :3], table[:, :3]):
+            kind = None
         if kind is None or kind in arrays:
             rest = rest[:, 1:]  # an intensity, a time, a label
         else:
             arrays[kind], rest = rest[:, :3], rest[:, 3:]
     return arrays
+
+
+def _are_flags(group: NDArray, points: NDArray) -> bool:
+    """Whether rows that could be normals are all the same, though the points are no plane across them."""
+    return bool(not np.ptp(group, axis=0).any() and np.ptp(points @ group[0]) > 1e-3 * np.ptp(points, axis=0).max())
 
 
 def _kind(group: NDArray, alone: bool) -> str | None:
@@ -129,7 +172,7 @@ def _kind(group: NDArray, alone: bool) -> str | None:
     if (rows >= 0).all() and (rows == np.rint(rows)).all() and 1 < rows.max() < 65536:
         return "colors"
     length = np.linalg.norm(rows, axis=1)
-    if (np.abs(length - 1) < 0.02).mean() > 0.9:
+    if (np.abs(length - 1) < 0.02).sum() > 0.9 * max(1, (length > 0).sum()):
         return "normals"
     if rows.min() >= 0 and rows.max() <= (255 if alone else 1):
         return "colors"

@@ -113,8 +113,10 @@ def read_cloud(path: str | Path) -> PointCloud:
     """A scan, as stored: points, and normals and colours where the file has them.
 
     By ending: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, ASC, CSV, NPY, NPZ, or a mesh (its vertices with their normals).
-    Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their values;
-    a CSV header's names decide where there is one. Raises InputError for what cannot be read.
+    Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their values; the
+    names decide where a text's first line, or the last comment before its numbers, has them.
+
+    Raises InputError for what cannot be read.
     """
     path = Path(path)
     suffix = path.suffix.lower()

@@ -173,6 +173,8 @@ TABLE = np.hstack([POINTS, NORMALS, COLORS])
         ("scan.asc", [3, 4, 5, 0, 1, 2, 6, 7, 8], {"header": "Nx Ny Nz X Y Z R G B", "comments": "//"}, True, True),
         ("scan.csv", range(6), {"delimiter": ",", "comments": "",
          "header": "Easting [m],Northing [m],Elevation [m],scalar_Nx,scalar_Ny,scalar_Nz"}, True, False),
+        ("scan.txt", range(6), {"comments": "", "header": "X [m]\tY [m]\tZ [m]\ti\tj\tk"}, True, False),
+        ("scan.xyz", range(6), {"header": "one two three four five six"}, True, False),
         ("scan.csv", [3, 4, 5, 0, 1, 2], {"delimiter": ",", "comments": "",
          "header": '"Normals:0","Normals:1","Normals:2","Points:0","Points:1","Points:2"'}, True, False),
     ],
@@ -195,6 +197,7 @@ def test_text_columns_are_told_apart(
         ([100 * np.arange(40)[:, None], COLORS], False, True),
         ([COLORS, 100 * np.arange(40)[:, None]], False, True),
         ([np.linspace(-5, 7, 120).reshape(40, 3), np.tile([1, 0, 0], (40, 1))], False, False),
+        ([257 * COLORS.astype(int), np.full((40, 1), 2)], False, True),
     ],
 )
 def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
@@ -205,6 +208,25 @@ def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], 
 def test_colours_that_are_no_whole_numbers_are_no_normals(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", np.hstack([POINTS, COLORS + 0.25]))
     same(files.read_cloud(tmp_path / "scan.npy"), normals=False)
+
+
+@pytest.mark.parametrize("normals", [3 * NORMALS, np.where(np.arange(40)[:, None] % 3, NORMALS, 0)])
+def test_normals_behind_colours_need_not_be_of_unit_length(tmp_path: Path, normals: np.ndarray) -> None:
+    np.save(tmp_path / "scan.npy", np.hstack([POINTS, COLORS, normals]))
+    np.testing.assert_array_equal(files.read_cloud(tmp_path / "scan.npy").normals, normals)
+
+
+def test_a_flat_scan_has_one_normal(tmp_path: Path) -> None:
+    up = np.tile([0.0, 0.0, 1.0], (40, 1))
+    np.save(tmp_path / "scan.npy", np.hstack([POINTS * [1, 1, 0], COLORS, up]))
+    np.testing.assert_array_equal(files.read_cloud(tmp_path / "scan.npy").normals, up)
+
+
+def test_a_field_of_the_same_name_does_not_replace_a_column(tmp_path: Path) -> None:
+    header = "//scalar_Nx scalar_Ny scalar_Nz X Y Z Nx Ny Nz\n40\n"
+    rows = "\n".join(" ".join(f"{x:.6f}" for x in row) for row in np.hstack([-NORMALS, POINTS, NORMALS]))
+    (tmp_path / "scan.asc").write_text(header + rows)
+    same(files.read_cloud(tmp_path / "scan.asc"), colors=False)
 
 
 def test_pts_with_an_intensity_behind_the_colours(tmp_path: Path) -> None:
@@ -376,6 +398,10 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 33 1", b"2", b"2"), "33 values of b for each point"),
         ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, WIDTH"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
+        ("scan.asc", b"//X Y Z\n5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
+        ("scan.csv", b"X;Y;Z\n1,5;2,5;3,5\n", "decimal commas"),
+        ("scan.csv", b"100;2,5;3,5\n", "decimal commas"),
+        ("scan.txt", b"X Y\n1 2 3\n", "the header 'X Y' names 2 columns, and 3 follow"),
         ("scan.csv", b"Pt,East,North\n1,2,3\n", "needs columns x, y and z; got Pt, East, North"),
         ("scan.csv", b"1,5;2,5;3,5\n", "decimal commas, as in '1,5;2,5;3,5': write them with points"),
         ("scan.xyz", b"1,5 -2,5 3,5\n", "decimal commas"),
