@@ -162,11 +162,13 @@ def reconstruct(
         field.about["steps"] = done
         if done < config.fit.steps:
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
-        if (field.value(_CORNERS.to(where)) < 0).all():
-            note("warning: all around the scan is inside, as in a room: of an object the normals are flipped")
+        inside = bool((field.value(_CORNERS.to(where)) < 0).all())
         mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
     for line in finishing_notes:
         note(line)
+    if inside:
+        doubt = "warning: " if mesh.is_watertight else ""
+        note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
     return Reconstruction(mesh, field, cloud, notes, losses)
 
 
