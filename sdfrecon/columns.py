@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sdfrecon.geometry import InputError, finite
 
 COMMENTS = ("#", "//")
+LOOKED_AT = 200
 DECIMAL_COMMAS = re.compile(r";.*\d,\d|\d,\d.*;|\d,\d+\s+-?\d+,\d")
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
@@ -50,13 +51,13 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if not first:
         raise ValueError("no rows in it")
     begin, count, header = first, int(first) if first.isdigit() else None, ""
-    _check_points(first)
+    _check_decimals(first)
     if count is None and not all(map(_is_number, filter(None, _words(first, _delimiter(first))))):
         header = first
     if count is not None or header:
         later, first = _first(lines)
         comment = later or comment
-        _check_points(first)
+        _check_decimals(first)
     delimiter = _delimiter(first)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
         table = np.loadtxt(chain([first], lines), delimiter=delimiter, comments=COMMENTS, ndmin=2)
@@ -88,8 +89,8 @@ def _first(lines: Iterator[str]) -> tuple[str, str]:
     return comment, ""
 
 
-def _check_points(line: str) -> None:
-    if DECIMAL_COMMAS.search(line):
+def _check_decimals(line: str) -> None:
+    if DECIMAL_COMMAS.search(line[:LOOKED_AT]):
         raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
 
 
@@ -99,7 +100,7 @@ def _delimiter(line: str) -> str | None:
 
 def _words(line: str, delimiter: str | None) -> list[str]:
     """A line's words, without the units of names, which may have blanks before them."""
-    return [word.strip() for word in re.sub(r"\s*[\[(][^])]*[\])]", "", line).split(delimiter)]
+    return [word.strip() for word in re.sub(r"[\[(][^][()]{0,40}[\])]", "", line).split(delimiter)]
 
 
 def _is_number(word: str) -> bool:
@@ -157,6 +158,7 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
 
 def _are_flags(group: NDArray, points: NDArray) -> bool:
     """Whether rows that could be normals are all the same, though the points are no plane across them."""
+    points = points[finite(points)]
     return bool(not np.ptp(group, axis=0).any() and np.ptp(points @ group[0]) > 1e-3 * np.ptp(points, axis=0).max())
 
 
