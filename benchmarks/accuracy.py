@@ -169,7 +169,7 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str) -> 
 def made(shape: str, scan: str, seed: int) -> tuple[Mesh, PointCloud]:
     """The truth and the scan of it, the same for every method."""
     truth = cases.truth(shape)
-    return truth, (cases.SCANS | cases.EXTRA)[scan](truth, np.random.default_rng(seed))
+    return truth, cases.ALL[scan](truth, np.random.default_rng(seed))
 
 
 def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> list[str]:

@@ -135,8 +135,8 @@ def lines(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
 SCANS: dict[str, Callable[[Mesh, np.random.Generator], PointCloud]] = {
     scan.__name__: scan for scan in (clean, scan, noisy, sparse, unseen, outliers, misaligned)
 }
-EXTRA = {"lines": lines}
-"""Measured apart: what is asked of all is asked of the others."""
+ALL = SCANS | {"lines": lines}
+"""Lines are measured apart: what is asked of the mean is asked of the others."""
 
 
 def _box(mesh: Mesh) -> tuple[Floats, Floats]:

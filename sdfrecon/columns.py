@@ -47,17 +47,14 @@ def parse_text(file: Iterable[str]) -> Arrays:
     Raises ValueError or InputError for what is not a table of numbers.
     """
     lines = iter(file)
-    comment, first = _first(lines)
-    if not first:
+    named, begin = _first(lines)
+    if not begin:
         raise ValueError("no rows in it")
-    begin, count, header = first, int(first) if first.isdigit() else None, ""
-    _check_decimals(first)
-    if count is None and not all(map(_is_number, filter(None, _words(first, _delimiter(first))))):
-        header = first
-    if count is not None or header:
-        later, first = _first(lines)
-        comment = later or comment
-        _check_decimals(first)
+    first, count = begin, int(begin) if begin.isdigit() else None
+    header = not all(map(_is_number, filter(None, _words(begin, _delimiter(begin)))))
+    if header or count is not None:
+        comment, first = _first(lines)
+        named = begin if header else comment or named
     delimiter = _delimiter(first)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
         table = np.loadtxt(chain([first], lines), delimiter=delimiter, comments=COMMENTS, ndmin=2)
@@ -67,10 +64,10 @@ def parse_text(file: Iterable[str]) -> Arrays:
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    names = _words(header or comment, delimiter)
+    names = _words(named, delimiter)
     fits = len(names) == table.shape[1]
     if header and not fits:
-        raise InputError(f"the header {header[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")
+        raise InputError(f"the header {begin[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")
     if header or (fits and _triple("points", {_plain(name) for name in names})):
         arrays = from_names(dict(zip(names, table.T, strict=True)))
         if header or len(arrays) > 1:
@@ -79,19 +76,19 @@ def parse_text(file: Iterable[str]) -> Arrays:
 
 
 def _first(lines: Iterator[str]) -> tuple[str, str]:
-    """The first line that is neither blank nor a comment, empty if there is none, and the last comment before it."""
+    """The last comment before the first line that is none, and that line; empty where there is none.
+
+    Raises InputError for numbers with decimal commas.
+    """
     comment = ""
     for line in map(str.strip, lines):
         if line.startswith(COMMENTS):
             comment = line.lstrip("#/")
+        elif DECIMAL_COMMAS.search(line[:LOOKED_AT]):
+            raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
         elif line:
             return comment, line
     return comment, ""
-
-
-def _check_decimals(line: str) -> None:
-    if DECIMAL_COMMAS.search(line[:LOOKED_AT]):
-        raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
 
 
 def _delimiter(line: str) -> str | None:
