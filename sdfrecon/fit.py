@@ -33,6 +33,8 @@ WATCHED = 50
 """Steps from one look at the loss to the next, and from one state to go back to, or on from."""
 EXPLODED, RETRIES = 100.0, 6
 """How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
+SLIGHT = 1e-6
+"""A loss of this share of the weights is as good as none: what grows from less does not explode yet."""
 
 Samples = dict[str, tuple[Tensor, Attributes]]
 Watch = Callable[[int, dict[str, float]], bool | None]
@@ -124,6 +126,7 @@ def fit(
     if field.weights[0].is_cuda:
         take = captured(take, generator)
     step, before, failures = 0, math.inf, 0
+    least = SLIGHT * sum(c.weight for c in problem.constraints)
     if begun:
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
@@ -151,7 +154,8 @@ def fit(
                 continue
             shares = terms.tolist()
             now = sum(shares)
-            if not (now < EXPLODED * before and all(bool(p.isfinite().all()) for p in field.parameters())):
+            steady = now - before < EXPLODED * max(abs(before), least)  # also where a loss is 0, or below
+            if not (steady and all(bool(p.isfinite().all()) for p in field.parameters())):
                 failures += 1
                 if failures > RETRIES:
                     raise Diverged(

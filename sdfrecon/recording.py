@@ -23,7 +23,7 @@ def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], 
     gives is the same tensors at every replay, with what they hold then; it must not wait for the device, and what
     differs from call to call must be there.
     """
-    graph, stream, calls = torch.cuda.CUDAGraph(), _stream(generator.device), 0
+    graph, calls = torch.cuda.CUDAGraph(), 0
     given: list[T] = []
 
     def replayed() -> T:
@@ -31,15 +31,17 @@ def captured(take: Callable[[], T], generator: torch.Generator) -> Callable[[], 
         calls += 1
         if calls <= WARM + 1:
             around = torch.cuda.current_stream(generator.device)
-            with RECORDING, torch.cuda.stream(stream):
+            stream = _stream(around.device)  # the generator's may be "cuda", whichever that is now
+            with RECORDING:
                 stream.wait_stream(around)
-                if calls <= WARM:
-                    given[:] = [take()]
-                else:
-                    graph.register_generator_state(generator)
-                    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                with torch.cuda.stream(stream):
+                    if calls <= WARM:
                         given[:] = [take()]
-            around.wait_stream(stream)
+                    else:
+                        graph.register_generator_state(generator)
+                        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                            given[:] = [take()]
+                around.wait_stream(stream)
         if calls > WARM:
             graph.replay()
         return given[0]
