@@ -26,6 +26,7 @@ from scipy.spatial import cKDTree
 from sdfrecon.cleaning import clean
 from sdfrecon.files import read_mesh, write_arrays
 from sdfrecon.finishing import finish, open_distance
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
 from sdfrecon.pictures import write_image
@@ -155,7 +156,8 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str) -> 
             meshes[f"{method}_trimmed"] = trimmed(dense)
         if method not in RIVALS:
             used, _ = clean(cloud)
-            meshes[f"{method}_trimmed"] = finish(whole, used, open_distance(used, cKDTree(used.points)))[0]
+            limit = open_distance(used, cKDTree(used.points))
+            meshes[f"{method}_trimmed"] = finish(whole, used, limit, Frame.around(used))[0]
         rows: list[Row] = []
         for name, mesh in meshes.items():
             figures = asdict(compare(mesh, truth, results.samples)) | {"genus": genus(mesh), "true_genus": genus(truth)}

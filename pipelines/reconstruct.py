@@ -38,7 +38,7 @@ siren = fit(problem, siren, config.fit, generator, progress=True)
 
 # It now is the shape, at any point and any resolution. Its zero level, without what no data support, is the mesh.
 field = Field(siren, frame)
-mesh, _ = finish(field.mesh(resolution=256), cloud)
+mesh, _ = finish(field.mesh(resolution=256), cloud, cube=frame)
 write_mesh(mesh_path, mesh)
 print(
     f"{mesh_path}: {len(mesh.faces):,} triangles; at the first point the distance is {field.distance(cloud.points[:1])}"

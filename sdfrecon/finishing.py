@@ -8,37 +8,50 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.noise import evened
 
 LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
 PLENTY = 1000
 """So many points make a piece, however thinly they lie on it."""
+EDGE = 0.98
+"""Unit coordinate from which on a surface is the cap at the border of a field's cube."""
+SIXTH = 7
+"""The neighbour whose distance tells how far apart points are, of which the first is the point itself."""
+THIN = 1.5
+"""How many times as far apart as is usual points must be to be a thinner part of a scan: at a rim it is 1.4."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
 """A share of the surface that is worth a line where holes were closed."""
 
 
-def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Mesh, list[str]]:
+def finish(
+    mesh: Mesh, cloud: PointCloud, trim: float | None = None, cube: Frame | None = None
+) -> tuple[Mesh, list[str]]:
     """The mesh without what the scan does not support, with the scan's colours, and notes for the user.
 
     A note says what was removed, or how much of the surface is a guess.
 
     trim: cut what lies farther than this from all points, back to half of it (world units; 0 cuts nothing). None
     decides by the data: a surface that the scan covers but for holes stays closed; one with a large part far from any
-    point is open, and what lies beyond `open_distance` is cut: next to what was seen the surface mostly goes on.
+    point is open, and what is not `seen` is cut: next to what was seen the surface mostly goes on.
+    cube: the field's frame. Where its surface leaves it, a cap closes it, which is cut before all else.
     """
     tree, notes = cKDTree(cloud.points), []
-    kept = supported(mesh, cloud)
+    kept, on_others = supported(mesh, cloud)
     if not kept.all():
         pieces = len(np.unique(mesh.components()[~kept]))
-        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)} that hardly a point lies on")
+        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {on_others} of the points lie")
         mesh = mesh.keep_faces(kept)
 
     limit = open_distance(cloud, tree) if trim is None else trim
-    near = trimmed(mesh, tree, limit, back=trim is not None) if limit else mesh
+    near = mesh
+    if limit:
+        within = mesh if cube is None else mesh.clipped(np.abs(cube.points_to_unit(mesh.vertices)).max(axis=1) - EDGE)
+        near = seen(within, cloud, tree, limit) if trim is None else trimmed(within, tree, limit)
     if trim is None:
         share = 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
@@ -57,16 +70,42 @@ def finish(mesh: Mesh, cloud: PointCloud, trim: float | None = None) -> tuple[Me
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
-def trimmed(mesh: Mesh, tree: cKDTree, limit: float, back: bool) -> Mesh:
-    """The part within `limit` of the points in the tree, cut across the triangles so that its rim is smooth.
+def seen(mesh: Mesh, cloud: PointCloud, tree: cKDTree, limit: float) -> Mesh:
+    """The part within `limit` of the points, cut across the triangles so that its rim is smooth.
 
-    back: cut the flap, too, that led to what was cut, to half of `limit` from the points. Gaps that stay within
-    `limit` are none: the points' neighbourhood is grown by `limit` and shrunk by half of it (a closing, Serra 1982).
+    tree: of its points. Where these are farther apart than is usual in the scan, the limit is twice the distance to
+    the sixth neighbour there: of a point and its neighbours the next to largest, so that one point alone, beside many,
+    holds nothing.
     """
+    excess = _excess(mesh, tree, limit)
+    far = np.flatnonzero(excess > 0)
+    even = evened(cloud, tree) if len(far) else cloud
+    tree_of_even = tree if even is cloud else cKDTree(even.points)
+    beside, at_vertex = np.unique(tree_of_even.query(mesh.vertices[far], workers=-1)[1], return_inverse=True)
+    around = tree_of_even.query(even.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
+    others, at = np.unique(around.clip(max=len(even) - 1), return_inverse=True)
+    apart = 2 * tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
+    reach = np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
+    away = tree.query(mesh.vertices[far], workers=-1)[0]
+    excess[far] = away - np.where(reach > THIN * limit, reach, limit)
+    return mesh.clipped(excess)
+
+
+def _excess(mesh: Mesh, tree: cKDTree, limit: float) -> Floats:
+    """(v,) how much farther than `limit` from the points in the tree, at most that much again."""
     away, _ = tree.query(mesh.vertices, distance_upper_bound=2 * limit, workers=-1)
-    beyond = np.minimum(away, 2 * limit) - limit
+    return np.minimum(away, 2 * limit) - limit
+
+
+def trimmed(mesh: Mesh, tree: cKDTree, limit: float) -> Mesh:
+    """The part within `limit` of the points in the tree, without the flap that led to what was cut.
+
+    That goes back to half of `limit` from the points. Gaps that stay within `limit` are none: the points'
+    neighbourhood is grown by `limit` and shrunk by half of it (a closing, Serra 1982).
+    """
+    beyond = _excess(mesh, tree, limit)
     near = mesh.clipped(beyond)
-    if near is mesh or not back:
+    if near is mesh:
         return near
     cut = cKDTree(mesh.clipped(-beyond).vertices)
     away, _ = cut.query(near.vertices, distance_upper_bound=limit, workers=-1)
@@ -88,12 +127,15 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
     tree: of its points. The surface goes on between lines of points (`noise.evened`).
     """
     even = evened(cloud, tree)
-    spacing = (tree if even is cloud else cKDTree(even.points)).query(even.thinned(20_000).points, k=[7], workers=-1)[0]
+    some = even.thinned(20_000).points
+    spacing = (tree if even is cloud else cKDTree(even.points)).query(some, k=[SIXTH], workers=-1)[0]
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
 
 
-def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
-    """(f,) true for faces of pieces that scan points lie on: LEAST of them, and a tenth of what would lie there evenly.
+def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], str]:
+    """(f,) true for faces of pieces that scan points lie on, and in words how many points lie on the others.
+
+    At least LEAST of them lie on such a piece, and a tenth of what would lie there evenly.
 
     PLENTY are always enough, also where a scanner saw one thing from far away and another from near.
     Every point counts for the piece it is nearest to, so that a bubble beside the surface gets none.
@@ -101,7 +143,7 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     labels = mesh.components()
     count = int(labels.max()) + 1
     if count == 1:
-        return np.ones(len(labels), bool)
+        return np.ones(len(labels), bool), "none"
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
     stride = max(1, len(cloud) // 100_000)
@@ -111,7 +153,8 @@ def supported(mesh: Mesh, cloud: PointCloud) -> NDArray[np.bool_]:
     best = points.argmax()
     evenly = np.minimum(0.1 * points[best] * area / area[best], PLENTY / stride)
     enough = np.maximum(evenly, min(LEAST / stride, points[best]))
-    return (points >= enough)[labels]
+    kept, on_others = points >= enough, points[points < enough].sum() * stride
+    return kept[labels], f"{on_others:,}" if on_others else "none"
 
 
 def _crumbs(mesh: Mesh, area: float) -> NDArray[np.bool_]:

@@ -70,6 +70,10 @@ class PointCloud:
         """Every k-th point, with its normal and colour, so that `count` to twice as many are left; all if fewer."""
         return self.select(slice(None, None, max(1, len(self) // count)))
 
+    def at_random(self, count: int, rng: np.random.Generator) -> PointCloud:
+        """So many of the points, each as likely as any other, in the order they have."""
+        return self.select(np.sort(rng.permutation(len(self))[:count]))
+
     @property
     def diagonal(self) -> float:
         """Length of the bounding box's diagonal, world units."""

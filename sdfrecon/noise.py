@@ -33,7 +33,7 @@ def evened(cloud: PointCloud, tree: cKDTree | None = None) -> PointCloud:
         spread = np.linalg.svd(offset, compute_uv=False)
         if (spread[:, 1] > ACROSS * spread[:, 0]).mean() > 0.5:
             return even
-        even, tree = even.select(np.sort(rng.permutation(len(even))[: len(even) // 2])), None
+        even, tree = even.at_random(len(even) // 2, rng), None
     return cloud
 
 

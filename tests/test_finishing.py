@@ -1,14 +1,31 @@
 import numpy as np
 import pytest
+import torch
 from scipy.spatial import cKDTree
 from test_meshing import Ball
+from torch import Tensor
 
 from sdfrecon.console import pieces
-from sdfrecon.finishing import finish, trimmed
+from sdfrecon.finishing import finish
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
 
 WHOLE, CELL = extract_mesh(Ball(), 48), 2 / 48
+
+
+class Below:
+    """All below z = 0 is inside, as under terrain."""
+
+    device = torch.device("cpu")
+
+    def value(self, unit: Tensor) -> Tensor:
+        return unit[:, 2:]
+
+    def jet(self, unit: Tensor) -> Jet:
+        up = torch.tensor([0.0, 0, 1]).expand(len(unit), 1, 3)
+        return Jet(self.value(unit), lambda: up, lambda: torch.zeros(len(unit), 1))
 
 
 def seen(share: float, count: int = 4000) -> PointCloud:
@@ -43,7 +60,7 @@ def test_a_closed_object_with_a_hole_stays_closed() -> None:
     [note] = notes
     assert note.startswith("holes: ")
     share, distance = (float(word.rstrip("%")) for word in (note.split()[1], note.split()[-3]))
-    near = trimmed(WHOLE, cKDTree(seen(0.9).points), distance, back=False)
+    near = WHOLE.clipped(cKDTree(seen(0.9).points).query(WHOLE.vertices)[0] - distance)
     assert 100 * (1 - near.areas.sum() / mesh.areas.sum()) == pytest.approx(share, abs=0.1)
     assert not finish(WHOLE, seen(0.9), trim=distance)[0].is_watertight
 
@@ -61,6 +78,28 @@ def test_a_surface_goes_on_between_scan_lines_and_ends_behind_the_last() -> None
     assert note.startswith("open scan: cut ")
     assert 0 < lower.vertices[:, 2].max() < 0.25
     assert lower.vertices[:, 2].min() < -0.59
+
+
+def test_a_closed_scan_a_hundred_times_as_dense_on_one_side_stays_closed_and_an_open_one_whole() -> None:
+    points, rng = seen(1.0, 60_000).points, np.random.default_rng(1)
+    kept = (points[:, 0] > 0) | (rng.random(len(points)) < 0.01)
+    cloud = PointCloud(points[kept])
+    mesh, [note] = finish(WHOLE, cloud)
+    assert float(note.removeprefix("holes: ").split("%")[0]) < 3, "at the seam of the two parts alone"
+    assert mesh.is_watertight
+    lower, [note] = finish(WHOLE, cloud.select(cloud.points[:, 2] < 0))
+    assert note.startswith("open scan: cut ")
+    thin = WHOLE.vertices[(WHOLE.vertices[:, 2] < -0.1) & (WHOLE.vertices[:, 0] < -0.1)]
+    assert (cKDTree(lower.vertices).query(thin)[0] == 0).mean() > 0.995
+
+
+def test_what_is_cut_has_no_walls_where_the_surface_leaves_the_cube() -> None:
+    sheet = np.stack(np.meshgrid(*[np.arange(-0.9, 0.91, 0.1)] * 2, [0.0]), axis=-1).reshape(-1, 3)
+    block = extract_mesh(Below(), 128)
+    for trim in (None, 0.5):
+        mesh, _ = finish(block, PointCloud(sheet), trim, Frame((0, 0, 0), 1.0))
+        assert np.abs(mesh.vertices[:, 2]).max() < 1e-3, "walls at the border of the cube"
+        assert 0.9 < np.abs(mesh.vertices[:, :2]).max() < 0.981
 
 
 def test_an_open_scan_is_cut_where_its_data_end() -> None:
@@ -94,7 +133,7 @@ def test_a_hole_is_opened_back_to_half_the_distance_and_a_gap_stays() -> None:
 @pytest.mark.parametrize(("center", "radius"), [((0.85, 0, 0.0), 0.1), ((0, 0, 0.0), 0.2), ((0, 0.55, 0.0), 0.02)])
 def test_pieces_without_data_go(center: tuple[float, float, float], radius: float) -> None:
     mesh, notes = finish(with_piece(center, radius), seen(1.0))
-    assert notes == ["removed 1 floating piece that hardly a point lies on"]
+    assert notes == ["removed 1 floating piece, on which none of the points lie"]
     np.testing.assert_array_equal(mesh.vertices, WHOLE.vertices)
 
 
