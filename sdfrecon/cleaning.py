@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,9 @@ LEAST = 1e-70
 """Below it, and above its inverse, squares of areas vanish or overflow."""
 LEAST_POINTS = 10
 SLABS = 32
+STRAY_SHARE, CROWDED = 0.01, 0.2
+"""The share of the points that may be dropped where they are far from the rest; and the share of the scan's width that
+is little for nine tenths of them."""
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
 PLANE, ORIENTED = 20, 200_000
@@ -27,7 +31,8 @@ Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
 
-    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, and `strays`. Colours stay.
+    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, `strays`, and a hundredth
+    or less that lies far from the rest. Colours stay.
     Raises InputError where the cloud has no normals, where fewer than 10 points remain, and where these cannot be a
     surface: they lie on a line, in parts far apart, or beyond what can be computed with.
     """
@@ -46,7 +51,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
     keep(largest[:, 0] > 0, "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
-    _enough(cloud)
+    _enough(cloud, notes)
     if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
         raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
@@ -57,12 +62,14 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     around = neighbours(cloud)
     lost = strays(around)
     keep(~lost, "they are no part of the surface that their neighbours show")
-    _enough(cloud)
-    if empty := _empty_share(cloud.points):
-        raise InputError(
-            f"expected one scan; got parts far apart, with nothing in {empty:.0%} of the way between: "
-            "reconstruct each on its own, or take away what is stray"
-        )
+    _enough(cloud, notes)
+    while (far := _far(cloud.points)).any():
+        if far.mean() > STRAY_SHARE:
+            raise InputError(
+                f"expected one scan; got parts far apart, {1 - far.mean():.0%} of the points in the largest: "
+                f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
+            )
+        keep(~far, "they are far from all others")
     if (seam := at_a_seam(_without(lost, around))) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
@@ -72,6 +79,12 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
         notes.append(
             f"warning: the coordinates are stored in single precision, which keeps such large ones to {step:.2g} only: "
             "export them as doubles, or nearer to the origin"
+        )
+    middle = np.quantile(cloud.points, (0.05, 0.95), axis=0)
+    if (width := np.ptp(middle, axis=0).max() / np.ptp(cloud.points, axis=0).max()) < CROWDED:
+        notes.append(
+            f"warning: nine tenths of the points stand in {width:.0%} of the scan's width, and what is around them "
+            f"takes the resolution: to have them alone, pass --box {_box(middle, 0.25)}"
         )
     if len(cloud) < FEW:
         notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: give it thousands")
@@ -208,13 +221,28 @@ def neighbours(cloud: PointCloud) -> Neighbours:
     return index, distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
 
 
-def _empty_share(points: Floats) -> float:
-    """The share of the way along the longest axis that many points leave empty, where that is more than half."""
+def _far(points: Floats) -> NDArray[np.bool_]:
+    """(n,) true for those of many points that are not of the largest part, where there are parts far apart.
+
+    These leave more than half of the way along the longest axis empty, and a quarter of it at once.
+    """
     extent = np.ptp(points, axis=0)
     along = points[:, extent.argmax()]
-    filled = np.unique(((along - along.min()) / extent.max() * SLABS).astype(int).clip(max=SLABS - 1))
-    empty = 1 - len(filled) / SLABS
-    return empty if empty > 0.5 and len(points) > 10 * SLABS else 0.0
+    slab = ((along - along.min()) / extent.max() * SLABS).astype(int).clip(max=SLABS - 1)
+    filled = np.unique(slab)
+    if len(filled) >= SLABS / 2 or len(points) <= 10 * SLABS:
+        return np.zeros(len(points), bool)
+    last = filled[:-1][np.diff(filled) > SLABS / 4]
+    part = np.searchsorted(last, slab)
+    return part != np.bincount(part).argmax()
+
+
+def _box(points: Floats, room: float) -> str:
+    """What `--box` takes to keep points (n, 3), and around them `room`, a share of their extent."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = (high - low).max()
+    digits = max(0, 3 - int(np.floor(np.log10(extent))))
+    return " ".join(f"{value:.{digits}f}" for value in (*(low - room * extent), *(high + room * extent)))
 
 
 def check_normals(cloud: PointCloud) -> None:
@@ -224,14 +252,15 @@ def check_normals(cloud: PointCloud) -> None:
             f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals "
             "(with --viewpoint X Y Z where the scan was taken from one place)"
         )
-    if not cloud.normals.any():
-        raise InputError("all normals are zero: pass --estimate-normals")
+    if not (finite(cloud.normals) & cloud.normals.any(axis=1)).any():
+        raise InputError("all normals are zero, or not finite: pass --estimate-normals")
 
 
-def _enough(cloud: PointCloud) -> None:
+def _enough(cloud: PointCloud, notes: Sequence[str] = ()) -> None:
     if len(cloud) < LEAST_POINTS:
+        lost = "".join(f", {note}" for note in notes)
         raise InputError(
-            f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}: check the file"
+            f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}{lost}: check the file"
         )
 
 

@@ -18,6 +18,9 @@ from sdfrecon import commands, image_commands, options, showing
 from sdfrecon.geometry import InputError
 from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report, View
 
+SPINS = "2000"
+"""How often a thread of torch's that waits for another looks before it sleeps: 300,000 times if nobody says, in which
+time a core is kept from the thread that is waited for wherever something else runs, too."""
 ImageCommand = (
     Annotated[options.ImageFit, subcommand("fit")]
     | Annotated[options.ImageRender, subcommand("render")]
@@ -53,6 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may be in whatever they are in
             stream.reconfigure(errors="backslashreplace")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     said = StringIO()
     try:
         with redirect_stderr(said):
@@ -64,6 +68,9 @@ def main(args: Sequence[str] | None = None) -> None:
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
             )
     except SystemExit as stopped:
+        first = next(iter(sys.argv[1:] if args is None else args), "")
+        if stopped.code and os.path.isfile(first):
+            sys.exit(_fail(f"expected a command, got the file {first}: try `sdfrecon reconstruct {first}`, or --help"))
         sys.exit(_fail(_in_one_line(said.getvalue())) if stopped.code else 0)
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,
@@ -95,8 +102,10 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(_fail(f"{error.filename or 'standard output'}: {error.strerror or error}: choose another place"))
     except (MemoryError, RuntimeError, ArithmeticError) as error:
         # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
+        if re.search("CUDA out of memory|CUBLAS_STATUS_(ALLOC|NOT_INIT)", str(error)):
+            sys.exit(_fail("not enough memory on the GPU: free some of it, or pass --device cpu"))
         if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
-            sys.exit(_fail("not enough memory: lower --resolution or --size, or give the scan fewer points"))
+            sys.exit(_fail("not enough memory: lower --resolution or --size, or pass --max-points"))
         if type(error).__name__ != "Diverged":
             raise
         sys.exit(_fail(str(error)))

@@ -26,6 +26,7 @@ from sdfrecon.console import (
     load_shape,
     note,
     say,
+    taken,
 )
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
@@ -61,6 +62,8 @@ def reconstruct(command: Reconstruct) -> None:
     check_folder(run_dir)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
     cloud = files.read_cloud(scan)
+    if (count := len(cloud)) > len(cloud := taken(cloud, command.box, command.max_points)):
+        tell(f"{scan}: {count:,} points, of which {len(cloud):,} are taken")
     if not command.estimate_normals:
         check_normals(cloud)
     files.check_precision(output, cloud.points)
@@ -79,6 +82,7 @@ def reconstruct(command: Reconstruct) -> None:
     live = _live(cloud, config, command, tell) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
+    result.field.about.update(box=command.box, max_points=command.max_points)
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
     if field is not None:
@@ -104,7 +108,7 @@ def reconstruct(command: Reconstruct) -> None:
     if not command.quiet:
         _conclude(result, output, field, page, tell)
     if live is not None:
-        live.show_mesh(result.mesh)
+        live.show_result(result.mesh)
         tell(f"the result stays at {live.address} until Ctrl-C")
         live.wait()
 
@@ -122,6 +126,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     check_trim(command.trim)
+    at_least(10, "--max-points", command.max_points, 10)
     config = preset(command.preset)
     return replace(
         config,
@@ -143,7 +148,7 @@ def mesh(command: MeshCommand) -> None:
     streamed = command.output == files.STREAM
     check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
     files.check_mesh_ending(command.output)
-    at_least(8, "--resolution", command.resolution, command.resolution)
+    at_least(8, "--resolution", command.resolution, 8)
     check_trim(command.trim)
     if command.trim is not None and command.scan is None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
@@ -151,13 +156,16 @@ def mesh(command: MeshCommand) -> None:
         raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
     field = load_shape(command.field).on(pick_device(command.device))
     files.check_precision(command.output, field.frame.points_to_world(np.array([[-1.0] * 3, [1.0] * 3])))
-    check_memory(meshing_memory(command.resolution), command.resolution)
+    config = field.about.get("config", {})
+    resolution = command.resolution or config.get("resolution", 256)
+    trim = config.get("trim") if command.trim is None else command.trim
+    check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
         check_coarser(command.trim, spacing(cloud))
-    made = field.mesh(command.resolution, command.level)
+    made = field.mesh(resolution, command.level)
     if cloud is not None:
-        made, notes = finish(made, cloud, command.trim)
+        made, notes = finish(made, cloud, trim, field.frame)
         for line in notes:
             note(line)
     files.write_mesh(command.output, made)
@@ -217,8 +225,8 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     if not command.quiet:
         net, steps = expected.config.siren, expected.config.fit.steps
         tell(
-            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
-            f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
+            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on {where}, "
+            f"meshed over {config.resolution} cells of {expected.cell:.3g}; points {expected.spacing:.3g} apart"
         )
         tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
     if command.trim:

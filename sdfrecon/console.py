@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 
@@ -76,13 +79,30 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
     from sdfrecon.files import read_cloud
     from sdfrecon.reconstruction import digest
 
-    cloud, estimated = read_cloud(path), field.about.get("estimated_normals")
+    estimated = field.about.get("estimated_normals")
+    cloud = taken(read_cloud(path), field.about.get("box"), field.about.get("max_points"))
     if estimated or cloud.normals is None:
         cloud = estimate_normals(cloud, estimated and estimated["viewpoint"])
     cloud, _ = clean(cloud)
     if digest(cloud) != field.about.get("scan", {}).get("sha256"):
         note(f"warning: the field was fitted to other points than those of {path}")
     return cloud
+
+
+def taken(cloud: PointCloud, box: Sequence[float] | None, most: int | None) -> PointCloud:
+    """The points in a box (its least x, y, z and its largest), and no more than `most` of them, chosen at random.
+
+    Raises InputError for a box that is none, or holds no point.
+    """
+    if box is not None:
+        low, high = np.reshape(box, (2, 3))
+        if not np.all(low < high):
+            raise InputError(f"--box takes the least x, y, z and then the largest; got {' '.join(map(str, box))}")
+        inside = np.all((low <= cloud.points) & (cloud.points <= high), axis=1)
+        if not inside.any():
+            raise InputError("no point lies in the --box: `sdfrecon info` says where they are")
+        cloud = cloud.select(inside)
+    return cloud if most is None or len(cloud) <= most else cloud.at_random(most, np.random.default_rng(0))
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from tyro.conf import Positional, arg
 
 Device = Literal["auto", "cpu", "cuda"]
+Box = tuple[float, float, float, float, float, float]
 T = TypeVar("T")
 Maybe = Annotated[T | None, arg(help_behavior_hint="")]
 """What need not be given: its help says what is done then, in place of "(default: None)"."""
@@ -43,6 +44,10 @@ class Reconstruct:
     """Estimate the normals from the points: for scans that have none, or wrong ones."""
     viewpoint: Maybe[tuple[float, float, float]] = None
     """Where the scanner stood, in the scan's coordinates: tells --estimate-normals which side is outside."""
+    box: Maybe[Box] = None
+    """Take what lies in this box alone: its least x, y, z and its largest, in the scan's coordinates."""
+    max_points: Maybe[int] = None
+    """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
     """Open holes that go farther than this from all points, scan units; 0: none. If not given, open scans are cut."""
     run_dir: Maybe[Path] = None
@@ -89,21 +94,21 @@ class Report:
 class MeshCommand:
     """Make a mesh from a field: at another resolution, with other holes open, or at a distance from the surface.
 
-    With --scan it is what `reconstruct` would have written; without, the field's whole surface.
+    With --scan it is what `reconstruct` has written, but for what is asked for; without, the field's whole surface.
     """
 
     field: Positional[Path]
     """The field, as `reconstruct` wrote it (.safetensors)."""
     output: Path
     """The mesh to write: .ply, .obj, .stl, .glb or .off, or - for PLY on standard output."""
-    resolution: int = 256
-    """Cells along the box around the scan: twice as many give four times the triangles."""
+    resolution: Maybe[int] = None
+    """Cells along the box: twice as many give four times the triangles. If not given, those of `reconstruct`."""
     level: float = 0.0
     """Distance from the surface, in the scan's units: above 0 outside (thicker), below 0 inside."""
     scan: Maybe[Path] = None
     """The scan that was fitted: what its points do not support is cut, as `reconstruct` does, and colours come back."""
     trim: Maybe[float] = None
-    """With --scan, as `reconstruct` takes it."""
+    """With --scan, as `reconstruct` takes it. If not given, what it was given."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
 

@@ -12,6 +12,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import first_of_each
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud, finite
 from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step, sized
 
@@ -38,6 +39,11 @@ class Plan:
     def spacing(self) -> float:
         """Between the points, scan units."""
         return spacing(self.points)
+
+    @property
+    def cell(self) -> float:
+        """Its edge, scan units."""
+        return 2 * Frame.around(self.points, self.asked.margin).scale / self.asked.resolution
 
     @cached_property
     def config(self) -> ReconstructConfig:
@@ -83,7 +89,7 @@ def check_memory(needed: float, resolution: int, allowed: float | None = None) -
     if needed <= limit:
         return
     less = int(np.sqrt(max(limit - (needed - A_SQUARE * resolution**2), 0) / A_SQUARE))
-    way = f"lower --resolution to {less}" if less >= 8 else "give the scan fewer points"
+    way = f"lower --resolution to {less}" if less >= 8 else "take fewer points, with --max-points"
     raise InputError(
         f"this needs about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are "
         f"{'free' if allowed is None else 'allowed'}: {way}"

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from scipy.spatial import cKDTree
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
-from sdfrecon.finishing import finish
+from sdfrecon.finishing import WORTH_SAYING, finish
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.noise import evened, spacing_and_noise
+from sdfrecon.noise import SOME, evened, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.shapes import evenly_spread
@@ -162,14 +163,25 @@ def reconstruct(
         field.about["steps"] = done
         if done < config.fit.steps:
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
+        made = field.mesh(config.resolution)
         inside = bool((field.value(_CORNERS.to(where)) < 0).all())
-        mesh, finishing_notes = finish(field.mesh(config.resolution), cloud, config.trim)
+        mesh, finishing_notes = finish(made, cloud, config.trim, frame)
     for line in finishing_notes:
         note(line)
+    cell = 2 * frame.scale / config.resolution
+    if (lost := _lost(made, field, cloud, cell)) > WORTH_SAYING:
+        note(f"{lost:.1%} of the points have no surface beside them: if thinner than {cell:.3g}, raise --resolution")
     if inside:
         doubt = "warning: " if mesh.is_watertight else ""
         note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
     return Reconstruction(mesh, field, cloud, notes, losses)
+
+
+def _lost(mesh: Mesh, field: Field, cloud: PointCloud, cell: float) -> float:
+    """The share of the points beside which the mesh is not where the field has its surface."""
+    some = cloud.thinned(SOME).points
+    away = cKDTree(mesh.vertices).query(some, workers=-1)[0]
+    return float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
 
 
 def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:
@@ -234,12 +246,23 @@ def seeded(seed: int, where: torch.device) -> torch.Generator:
 def pick_device(name: str) -> torch.device:
     """ "auto", "cpu" or "cuda" as a device. Raises InputError where there is no such one."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if _has_gpu() else "cpu")
     if name not in ("cpu", "cuda"):
         raise InputError(f"expected one of the devices auto, cpu, cuda; got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and not _has_gpu():
         raise InputError("no CUDA device was found: pass --device cpu, or --device auto to take one where there is one")
     return torch.device(name)
+
+
+@cache
+def _has_gpu() -> bool:
+    """Whether there is a GPU, and this torch has kernels for it: of an old one it only warns."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        return torch.ones(1, device="cuda").add(1).item() == 2
+    except RuntimeError:
+        return False
 
 
 def describe(cloud: PointCloud, config: ReconstructConfig, name: str, where: torch.device) -> dict[str, Any]:

@@ -132,7 +132,7 @@ class LiveViewer(Viewer):
             self._start = self._last = start
             self.show_slices(field)
         if start - self._last > EVERY and self._spent + self._cost <= SHARE * (start - self._start):
-            self._show(step, field)
+            self._show(field)
             self._last = time.monotonic()
             self._cost = self._last - start
         if self._moved:
@@ -140,12 +140,22 @@ class LiveViewer(Viewer):
         self._spent += time.monotonic() - start
         return self.stopped
 
-    def _show(self, step: int, field: Field) -> None:
-        self._status.content = f"step {step:,}, loss {self._losses[-1][1]:.4g}"
+    def show_result(self, mesh: Mesh) -> None:
+        """The surface that came out, and how the fit went, which may have been over before it was due to be shown."""
+        self.show_mesh(mesh)
+        self._show_losses()
+
+    def _show(self, field: Field) -> None:
         with suppress(InputError):  # there is no surface yet
             self.show_mesh(extract_mesh(field, CELLS), unit=True)
         self._draw_slice(always=True)
-        self._plot.figure = curve(self._losses)
+        self._show_losses()
+
+    def _show_losses(self) -> None:
+        if self._losses:
+            step, loss = self._losses[-1]
+            self._status.content = f"step {step:,}, loss {loss:.4g}"
+            self._plot.figure = curve(self._losses)
 
 
 def plane(axis: int, place: float) -> tuple[Floats, tuple[float, float, float, float]]:

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+from sdfrecon.cli import SPINS
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is there: as the command has it
+
 import torch
 
 ROOT = Path(__file__).parent.parent

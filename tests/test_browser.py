@@ -145,7 +145,7 @@ def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, 
         steps.append(step)
         ended = live(step, *rest)
         if step == 300:
-            live._show(step, rest[1])
+            live._show(rest[1])
             page.wait_for_timeout(3000)
             first = shot(page, tmp_path / "live.png", x=0, y=0, width=1100, height=900)
             drag(page, 700, 460)

@@ -80,7 +80,7 @@ TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2
     ("cloud", "message"),
     [
         (PointCloud(np.eye(3)), r"normals must be \(3, 3\); got none: pass --estimate-normals"),
-        (PointCloud(np.eye(3), np.zeros((3, 3))), "all normals are zero: pass --estimate-normals"),
+        (PointCloud(np.eye(3), np.zeros((3, 3))), "all normals are zero, or not finite: pass --estimate-normals"),
         (PointCloud(np.eye(3), np.eye(3)), "at least 10 different points; got 3"),
         (PointCloud(np.ones((50, 3)), np.ones((50, 3))), "at least 10 different points; got 1"),
         (PointCloud(np.arange(60).reshape(20, 3), np.ones((20, 3))), "got points on a line"),
@@ -90,7 +90,7 @@ TWO = np.random.default_rng(0).random((2000, 3)) + [[1000, 0, 0]] * (np.arange(2
         ),
         (PointCloud(np.random.default_rng(0).random((60, 3)) * 1e-150, np.ones((60, 3))), "another unit"),
         (PointCloud(*WILD), "at least 10 different points; got 8"),
-        (PointCloud(TWO, np.ones((2000, 3))), "parts far apart, with nothing in 94% of the way between"),
+        (PointCloud(TWO, np.ones((2000, 3))), "parts far apart, 50% of the points in the largest: .* --box "),
     ],
 )
 def test_unusable_clouds_are_refused(cloud: PointCloud, message: str) -> None:
@@ -182,6 +182,33 @@ def test_one_point_far_away_does_not_stop_the_rest() -> None:
     cleaned, notes = clean(cloud)
     np.testing.assert_array_equal(cleaned.points, shell.points)
     assert len(notes) == 1
+
+
+def test_a_few_points_far_from_the_rest_go_whatever_their_normals_and_profiles_apart_stay() -> None:
+    rng = np.random.default_rng(0)
+    ground = np.concatenate([rng.uniform(-1, 1, (3000, 2)), np.zeros((3000, 1))], axis=1)
+    speck = rng.uniform(-0.1, 0.1, (20, 3)) * [1, 1, 0] + [50.0, 0, 3]
+    points = np.concatenate([ground, speck])
+    cleaned, notes = clean(PointCloud(points, np.tile([0, 0, 1.0], (len(points), 1))))
+    np.testing.assert_array_equal(cleaned.points, ground)
+    assert notes == ["dropped 20 of 3,020 points: they are far from all others"]
+
+    along, angle = np.meshgrid(np.arange(15.0) * 10, np.linspace(0, 2 * np.pi, 40, endpoint=False))
+    normals = np.stack([np.zeros(600), np.cos(angle.ravel()), np.sin(angle.ravel())], axis=1)
+    assert len(clean(PointCloud(normals + along.reshape(-1, 1) * [1, 0, 0], normals))[0]) == 600
+
+
+def test_a_small_part_with_most_points_is_named_as_a_box() -> None:
+    rng, shell = np.random.default_rng(0), ball()
+    around = rng.uniform(-50, 50, (40, 3)) * [1, 1, 0]
+    assert shell.normals is not None
+    cloud = PointCloud(np.append(shell.points, around, axis=0),
+                       np.append(shell.normals, np.tile([0, 0, 1.0], (40, 1)), axis=0))  # fmt: skip
+    [warning] = [note for note in clean(cloud)[1] if "takes the resolution" in note]
+    low, high = np.reshape([float(word) for word in warning.split("--box")[1].split()], (2, 3))
+    assert (low < shell.points.min(axis=0)).all()
+    assert (shell.points.max(axis=0) < high).all()
+    assert (np.abs([low, high]) < 2).all()
 
 
 @pytest.mark.parametrize("thickness", [2.0, 0.01])
