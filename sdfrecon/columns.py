@@ -138,6 +138,9 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
         raise InputError(f"expected rows of at least x y z; got an array of shape {table.shape} and type {table.dtype}")
     arrays, rest = {"points": table[:, :3]}, table[:, 3:]
     while rest.shape[1] >= 3:
+        if not rest[:, :3].any():  # normals, or whatever else, that nobody filled in
+            rest = rest[:, 1 if rest.shape[1] % 3 else 3 :]
+            continue
         begins = rest.shape[1] == table.shape[1] - 3
         kind = _kind(rest[:, :3], alone=rest.shape[1] == 3 and (begins or "colors" in arrays))
         if kind == "colors" and rest.shape[1] > 3 and _kind(rest[:, 1:4], alone=False) == "colors":

@@ -116,7 +116,7 @@ def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
 
 
 def describe(cloud: PointCloud) -> str:
-    normals = "no normals" if cloud.normals is None else "normals"
+    normals = "normals" if cloud.normals is not None and cloud.normals.any() else "no normals"
     return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
 
 

@@ -37,7 +37,7 @@ def read(path: Path) -> Arrays:
     import trimesh
 
     suffix = path.suffix.lower()
-    textures: dict[str, Any] = {"skip_materials": True} if suffix == ".ply" else {}
+    textures: dict[str, Any] = {"skip_materials": True} if suffix in (".ply", ".obj") else {}
     try:
         with open(path, "rb") as file:
             scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **textures)
@@ -46,6 +46,8 @@ def read(path: Path) -> Arrays:
             raise
         return _polygons(path)
     loaded, colors = _joined(scene)
+    if suffix == ".obj" and len(loaded.vertices) and not len(getattr(loaded, "faces", ())):
+        return _obj_points(path)
     if suffix == ".stl":  # the format repeats a vertex for each triangle at it
         welded = Mesh(loaded.vertices, loaded.faces).welded()
         loaded = trimesh.Trimesh(welded.vertices, welded.faces, process=False)
@@ -87,12 +89,26 @@ def _joined(scene: Any) -> tuple[Any, NDArray | None]:
     return joined, _vertex_colors(joined)
 
 
+def _obj_points(path: Path) -> Arrays:
+    """An OBJ's points: trimesh's own point cloud has no normals, and no colours but up to 1."""
+    from trimesh.exchange.obj import load_obj
+
+    with open(path, "rb") as file:
+        found = load_obj(file, skip_materials=True)
+    names = (("points", "vertices"), ("normals", "vertex_normals"), ("colors", "vertex_colors"))
+    return {ours: found[name] for ours, name in names if len(found.get(name, ())) == len(found["vertices"])}
+
+
 def read_ply(path: Path) -> Arrays:
     """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
     # trimesh's own point cloud has no normals; its table of the file's properties has everything.
     import trimesh
     from trimesh.exchange.ply import load_ply
 
+    vertex = re.search(rb"element vertex [1-9].*?(?=element|$)", _header(path), re.DOTALL)
+    columns = re.findall(r"property \w+ (\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
+    if columns and not {"x", "y", "z"} <= set(columns):
+        raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
     try:
         with open(path, "rb") as file:
             loaded = load_ply(file, fix_texture=False, skip_materials=True)
@@ -123,9 +139,8 @@ def _polygons(path: Path) -> Arrays:
     trimesh reads no binary ones. Open3D does, but takes what it is promised, says on standard error alone where a file
     ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
-    with open(path, "rb") as file:
-        header = file.read(HEADER).partition(b"end_header")[0]
-    if sum(int(count) for count in re.findall(rb"^element \S+ (\d+)", header, re.MULTILINE)) > path.stat().st_size:
+    elements = re.findall(rb"^element \S+ (\d+)", _header(path), re.MULTILINE)
+    if sum(map(int, elements)) > path.stat().st_size:
         raise ValueError("it promises more than it holds")
     with TemporaryDirectory() as folder:
         made = Path(folder) / "made.npz"
@@ -135,6 +150,12 @@ def _polygons(path: Path) -> Arrays:
             raise ValueError(done.stderr.strip() or "Open3D crashed over it")
         with np.load(made) as arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
+
+
+def _header(path: Path) -> bytes:
+    """Of a PLY: what it says before its numbers."""
+    with open(path, "rb") as file:
+        return file.read(HEADER).partition(b"end_header")[0]
 
 
 def write(path: Path, mesh: Mesh, name: str) -> None:
@@ -231,6 +252,7 @@ def _digits(mesh: Mesh) -> int:
 def _vertex_colors(loaded: Any) -> NDArray | None:
     if loaded.visual.kind == "vertex":
         colors = loaded.visual.vertex_colors
-    else:  # a glTF with a material keeps its vertices' colours elsewhere
-        colors = getattr(loaded.visual, "vertex_attributes", {}).get("color")
+    else:  # a glTF with a material keeps its vertices' colours elsewhere, an OBJ with a texture elsewhere still
+        kept = (getattr(loaded.visual, "vertex_attributes", {}), loaded.vertex_attributes)
+        colors = next((attributes["color"] for attributes in kept if "color" in attributes), None)
     return None if colors is None or not len(colors) else np.asarray(colors)

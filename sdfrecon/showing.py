@@ -64,7 +64,7 @@ def info(command: Info) -> None:
         raise InputError(f"{command.file} has no point whose coordinates are all finite: check the file")
     low, high = used.min(axis=0), used.max(axis=0)
     say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
-    if loaded.normals is None:
+    if loaded.normals is None or not loaded.normals.any():
         say("      it has no normals: reconstruct it with --estimate-normals")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")

@@ -23,6 +23,7 @@ NORMALS = RNG.normal(size=(40, 3))
 NORMALS = (NORMALS / np.linalg.norm(NORMALS, axis=1, keepdims=True)).round(6)
 COLORS = RNG.integers(0, 256, (40, 3)).astype(np.uint8)
 CLOUD = PointCloud(POINTS, NORMALS, COLORS)
+TRIPLES = (POINTS, NORMALS, COLORS)
 
 
 def same(cloud: PointCloud, normals: bool = True, colors: bool = True, digits: float = 1e-6) -> None:
@@ -95,6 +96,24 @@ def test_an_obj_may_hold_points_alone(tmp_path: Path) -> None:
     path.write_text("".join(f"v {x} {y} {z}\n" for x, y, z in POINTS))
     same(files.read_cloud(path), normals=False, colors=False)
     assert isinstance(load_mesh_or_cloud(path), PointCloud)
+
+
+def test_an_objs_points_may_have_normals_and_colours_of_bytes(tmp_path: Path) -> None:
+    rows = [
+        f"vn {n[0]} {n[1]} {n[2]}\nv {p[0]} {p[1]} {p[2]} {c[0]} {c[1]} {c[2]}\n"
+        for p, n, c in zip(*TRIPLES, strict=True)
+    ]
+    (tmp_path / "points.obj").write_text("".join(rows))
+    same(files.read_cloud(tmp_path / "points.obj"))
+
+
+def test_a_textured_obj_keeps_the_colours_of_its_vertices(tmp_path: Path) -> None:
+    (tmp_path / "a.mtl").write_text("newmtl solid\nKd 0.1 0.2 0.3\n")
+    corners = "".join(f"v {c} 0 {c * c} {c / 4} 0.5 1\nvt {c} 0\n" for c in range(3))
+    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\nusemtl solid\n{corners}f 1/1 2/2 3/3\n")
+    colors = files.read_cloud(tmp_path / "a.obj").colors
+    assert colors is not None
+    assert sorted(colors.tolist()) == [[0, 128, 255], [64, 128, 255], [128, 128, 255]]
 
 
 def test_a_glb_may_hold_several_clouds_each_at_its_place(tmp_path: Path) -> None:
@@ -198,6 +217,9 @@ def test_text_columns_are_told_apart(
         ([COLORS, 100 * np.arange(40)[:, None]], False, True),
         ([np.linspace(-5, 7, 120).reshape(40, 3), np.tile([1, 0, 0], (40, 1))], False, False),
         ([257 * COLORS.astype(int), np.full((40, 1), 2)], False, True),
+        ([np.zeros((40, 3)), COLORS], False, True),
+        ([np.zeros((40, 1)), NORMALS], True, False),
+        ([np.zeros((40, 3))], False, False),
     ],
 )
 def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
@@ -397,6 +419,8 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 -1", b"2", b"2"), "COUNT must be whole numbers above 0"),
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 33 1", b"2", b"2"), "33 values of b for each point"),
         ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, WIDTH"),
+        ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n",
+         "needs columns x, y and z; got packed_position"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
         ("scan.asc", b"//X Y Z\n5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
         ("scan.csv", b"X;Y;Z\n1,5;2,5;3,5\n", "decimal commas"),
