@@ -26,7 +26,8 @@ class Field:
     siren: the network, unit coordinates -> unit distance. frame: world <-> unit. about: what made it (plain JSON).
 
     The network knows the cube that `frame` puts around the scan. Beyond it the field goes on as the value at the
-    cube's nearest point plus the way there, which is never less than the true distance outside.
+    cube's nearest point, and the way there with its sign: no nearer to zero than the true distance, outside of an
+    object and inside of what surrounds it, as a room's walls and the ground do.
     """
 
     siren: Siren
@@ -66,7 +67,8 @@ class Field:
     def value(self, unit: Tensor) -> Tensor:
         """(n, 1) unit distances at unit points (n, 3)."""
         inside = unit.clamp(-1, 1)
-        return self.siren(inside) + (unit - inside).norm(dim=-1, keepdim=True)
+        value = self.siren(inside)
+        return value + value.sign() * (unit - inside).norm(dim=-1, keepdim=True)
 
     def jet(self, unit: Tensor) -> Jet:
         """The field's jet at unit points (n, 3); beyond the cube, the gradient of the continuation."""
@@ -74,12 +76,13 @@ class Field:
         jet, beyond = self.siren.jet(inside), unit - inside
 
         def gradient() -> Tensor:
-            return (jet.gradient * (beyond == 0)[:, None]) + torch.nn.functional.normalize(beyond, dim=-1)[:, None]
+            away = jet.value.sign() * torch.nn.functional.normalize(beyond, dim=-1)
+            return (jet.gradient * (beyond == 0)[:, None]) + away[:, None]
 
         def laplacian() -> Tensor:
             raise NotImplementedError("at the cube's faces the continued field has no second derivatives")
 
-        return Jet(jet.value + beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
+        return Jet(jet.value + jet.value.sign() * beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
 
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         return evaluate(function, points, self.frame, self.device)

@@ -35,7 +35,8 @@ def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, 
     vertices, faces = polygonise(lattice, blocks)
     if not len(faces):
         raise InputError(
-            f"the field has no surface at level {level:g}: choose a level nearer to zero, or fit it for longer"
+            f"the field has no surface at level {level:g}, or one thinner than a cell: choose a level nearer to zero, "
+            "a higher resolution, or a longer fit"
         )
     return project(lattice, vertices, faces)
 

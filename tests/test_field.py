@@ -45,6 +45,15 @@ def test_beyond_the_box_the_field_goes_on_without_a_jump() -> None:
     np.testing.assert_allclose(np.linalg.norm(FIELD.gradient(far), axis=1), 1, atol=1e-6)
 
 
+def test_what_is_inside_all_around_is_so_beyond_the_box() -> None:
+    class Room(BallNetwork):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -super().forward(x)
+
+    far = CENTER + np.array([[30.0, 0, 0], [20, 20, 20], [-15, 12, 3]])
+    assert (Field(Room(), FIELD.frame).distance(far) <= 6 - np.linalg.norm(far - CENTER, axis=1) + 1e-4).all()
+
+
 def test_the_gradient_is_that_of_the_distance_inside_and_beyond() -> None:
     local = Field(BallNetwork(), Frame((0.0, 0.0, 0.0), 1.0))
     points = np.random.default_rng(1).uniform(-2, 2, (100, 3))
