@@ -107,6 +107,8 @@ def heat(absorption: float) -> Residual:
 
 def match_value(known: Attributes, jet: Jet) -> Tensor:
     """|Phi - v|^2, the mean over the channels, with the signal `value` (n, c) (Sitzmann et al. 2020, section 3)."""
+    if known["value"].shape != jet.value.shape:
+        raise ValueError(f"values must be {tuple(jet.value.shape)} as the network's; got {tuple(known['value'].shape)}")
     return (jet.value - known["value"]).square().mean(-1)
 
 

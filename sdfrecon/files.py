@@ -263,6 +263,8 @@ def load_field(path: str | Path) -> Any:
 
     Raises InputError for a file that is damaged, of another kind or another version.
     """
+    import torch
+
     from sdfrecon.field import Field
     from sdfrecon.frame import Frame
     from sdfrecon.imagefield import ImageField
@@ -280,7 +282,7 @@ def load_field(path: str | Path) -> Any:
         size = dict(about["siren"])
         if size["width"] ** 2 * size["hidden_layers"] > sum(tensor.numel() for tensor in tensors.values()):
             raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
-        siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
+        siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size), torch.Generator())
         siren.load_state_dict(tensors)
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")

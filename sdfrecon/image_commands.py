@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sdfrecon.imagefield import ImageField
     from sdfrecon.imaging import ImageConfig
 
+A_PIXEL = 53
+"""Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
+
 
 def fit(command: ImageFit) -> None:
     """Image -> field."""
@@ -103,7 +106,7 @@ def derivatives(command: ImageDerivatives) -> None:
 def poisson(command: ImagePoisson) -> None:
     """Derivatives -> image."""
     from sdfrecon.files import save_field
-    from sdfrecon.images import Edges, align, border, laplacian, psnr, solve_free, solve_held
+    from sdfrecon.images import Edges, align, alignment, border, laplacian, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
     from sdfrecon.pictures import derived, write_image, write_panels
 
@@ -116,22 +119,23 @@ def poisson(command: ImagePoisson) -> None:
         curved = edges.minus_divergence(edges.differences(image))
     else:
         known, curved = from_laplacian(image), np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
+    if command.border:
+        known |= from_border(image)
+    field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
     if command.source == "gradient" and not command.border:
         classical = solve_free(curved)
     else:
         around = image if command.border else np.full_like(image, GREY)
         classical = solve_held(curved, around, ~border(height, width))
     if command.border:
-        known |= from_border(image)
-    field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
-    result, gradient, bend = field.levels()
-    if command.border:
         how = "as it is"
     else:
-        how, classical = "aligned by mean and variance", align(classical, image)
-        _tell(command, f"PSNR {psnr(result - (result - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
-        result = align(result, image)
+        how, raw = "aligned by mean and variance", field.render(height, width)
+        _tell(command, f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
+        field = field.toned(*alignment(raw, image))
+        classical = align(classical, image)
     save_field(field_path, field)
+    result, gradient, bend = field.levels()
     write_image(command.output, result)
     rows = [derived("original", image), derived("classical", classical)]
     write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
@@ -160,7 +164,11 @@ def blend(command: ImageBlend) -> None:
     wanted = None if mask is None else rgb(mask).mean(axis=2) > 0.5
     task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode)
     field = _solve(task.target, BLENDED, command, **task.known)
-    result = task.composite(field.render(*task.inside.shape))
+    filled = field.render(*task.inside.shape)
+    result = task.composite(filled)
+    if task.inside.all():  # it is what is filled in, but for a colour that no gradient tells
+        field = field.toned(1, (result - filled).mean(axis=(0, 1)))
+    field.about["window"] = {"right": task.window[1].start, "down": task.window[0].start}
     save_field(field_path, field)
     write_image(command.output, task.pasted(result, rgb(target)))
     classical = task.classical
@@ -274,12 +282,29 @@ def _solve(
     from sdfrecon.imaging import expected_seconds, solve
 
     config, progress = _asked(config, command), not command.quiet and sys.stderr.isatty()
+    _check_memory(config.siren.width, known)
     if not command.quiet:
         say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
     _tell(command, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}")
     return field
+
+
+def _check_memory(width: int, known: dict[str, Any]) -> None:
+    """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
+    from sdfrecon.plan import free_memory
+
+    pixels = (
+        len(known["laplacians"][0]) if "laplacians" in known else int(known.get("guidance", [np.zeros(1)])[0].sum())
+    )
+    needed, limit = A_PIXEL * width * pixels, free_memory()
+    if needed > limit:
+        way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
+        raise InputError(
+            f"{pixels:,} pixels at once need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: "
+            f"{way}"
+        )
 
 
 def _beside(output: Path) -> tuple[Path, Path]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -57,6 +59,16 @@ class ImageField:
         Raises InputError where the shape differs.
         """
         return self._map(xy, lambda unit: self.siren.jet(unit).laplacian) / 2 / self.frame.scale**2
+
+    def toned(self, gain: ArrayLike, offset: ArrayLike) -> ImageField:
+        """The field whose colours are gain * colour + offset, (c,) each or one for all channels."""
+        made = copy.deepcopy(self.siren)
+        weight, bias = made.weights[-1], made.biases[-1]
+        times, plus = (torch.as_tensor(a, dtype=bias.dtype, device=bias.device) for a in (gain, offset))
+        with torch.no_grad():
+            weight.mul_(times.reshape(-1, 1))
+            bias.mul_(times).add_(times + 2 * plus - 1)
+        return replace(self, siren=made)
 
     def render(self, height: int, width: int, region: Region | None = None) -> Floats:
         """(height, width, c) colours, about 0 to 1: of all or of a region (x0, y0, x1, y1), pixels of the image.

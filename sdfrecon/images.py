@@ -142,10 +142,16 @@ def psnr(image: Floats, reference: Floats) -> float:
         return float(-10 * np.log10(np.mean((image - reference) ** 2)))
 
 
+def alignment(image: Floats, reference: Floats) -> tuple[Floats, Floats]:
+    """(c,) each: the gain and then the offset that give the image's channels the reference's variance and mean."""
+    gain = reference.std(axis=(0, 1)) / np.maximum(image.std(axis=(0, 1)), 1e-12)
+    return gain, reference.mean(axis=(0, 1)) - gain * image.mean(axis=(0, 1))
+
+
 def align(image: Floats, reference: Floats) -> Floats:
     """The image with every channel's mean and variance made those of the reference's."""
-    gain = reference.std(axis=(0, 1)) / np.maximum(image.std(axis=(0, 1)), 1e-12)
-    return (image - image.mean(axis=(0, 1))) * gain + reference.mean(axis=(0, 1))
+    gain, offset = alignment(image, reference)
+    return gain * image + offset
 
 
 def solve_free(minus_laplacian: Floats) -> Floats:

@@ -88,15 +88,25 @@ def _task(
     return problem, Siren(2, shape[2], config.siren, generator), generator
 
 
+def colours(pixels: Floats) -> Floats:
+    """The image, if it is one (h, w, c) of colours that can be reckoned with. Raises InputError else."""
+    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not np.isfinite(pixels).all():
+        raise InputError(
+            f"expected an image (h, w, c) of finite floats from 0 to 1; got {pixels.shape} of {pixels.dtype}: divide "
+            "bytes by 255"
+        )
+    return pixels
+
+
 def from_pixels(pixels: Floats) -> dict[str, Any]:
     """What is known of an image (h, w, c): its colours (Sitzmann et al. 2020, section 3), between the pixels too."""
-    return {"picture": pixels}
+    return {"picture": colours(pixels)}
 
 
 def from_gradient(pixels: Floats) -> dict[str, Any]:
     """The gradients between the pixels alone: all of an image but a constant (ibid., section 4.1)."""
     edges = Edges.of(*pixels.shape[:2])
-    return {"gradients": edges.gradients(edges.differences(pixels))}
+    return {"gradients": edges.gradients(edges.differences(colours(pixels)))}
 
 
 def from_laplacian(pixels: Floats) -> dict[str, Any]:
@@ -106,14 +116,14 @@ def from_laplacian(pixels: Floats) -> dict[str, Any]:
     """
     height, width = pixels.shape[:2]
     edges, inside = Edges.of(height, width), ~border(height, width)
-    bent = edges.laplacian(edges.differences(pixels))[inside]
+    bent = edges.laplacian(edges.differences(colours(pixels)))[inside]
     known = {"laplacians": (pixel_centers(height, width)[inside.ravel()], bent)}
     return known | from_border(np.full_like(pixels, GREY))
 
 
 def from_border(pixels: Floats) -> dict[str, Any]:
     """The colours of the first and last row and column: with the Laplacian, all of an image."""
-    height, width, channels = pixels.shape
+    height, width, channels = colours(pixels).shape
     outer = border(height, width).ravel()
     return {"values": (pixel_centers(height, width)[outer], pixels.reshape(-1, channels)[outer])}
 

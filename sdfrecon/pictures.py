@@ -15,17 +15,22 @@ from sdfrecon.files import reading, replacing
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import laplacian, opaque, rgb, sobel
 
+PILLOWS = ("LZW", "JPEG", "OJPEG")
+"""How TIFFs may be compressed that tifffile does not read without another library."""
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
-PHOTOMETRICS = ("MINISBLACK", "RGB", "YCBCR")
+PHOTOMETRICS = ("MINISBLACK", "RGB")
 """What the numbers of a TIFF may mean: brightness, or light of three colours."""
+SLIGHTLY = 1e-6
+"""What rounding may take floats beyond 0 and 1."""
 Panel = tuple[str, Floats]
 
 
 def read_image(path: str | Path) -> Floats:
     """(h, w, c) colours from 0 to 1 of a grey, RGB or RGBA picture of 8 or 16 bits a channel, or of floats.
 
+    Of 16 bits of colour in a PNG, or in a TIFF that LZW compressed, the upper 8 are read.
     camera and astronaut, where there is no such file, are scikit-image's. Raises InputError for what cannot be read,
     and for images of less than three rows or columns, which have no Laplacian.
     """
@@ -42,10 +47,14 @@ def read_image(path: str | Path) -> Floats:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
         if min(stored.shape[:2]) < 3:
             raise InputError(f"{path} must be at least 3 x 3 pixels; got {stored.shape[1]} x {stored.shape[0]}")
+        if stored.dtype.kind not in "bf" and stored.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{path} holds {stored.dtype} numbers: save it as bytes, as 16 bits or as floats")
         image = img_as_float64(stored)
         if not np.isfinite(image).all():
             raise InputError(f"{path} holds colours that are not finite: repair it first")
-        return image
+        if not -SLIGHTLY <= image.min() <= image.max() <= 1 + SLIGHTLY:
+            raise InputError(f"{path} holds {image.min():g} to {image.max():g}: scale it to colours from 0 to 1")
+        return image.clip(0, 1)
 
 
 def _read_picture(path: Path) -> NDArray:
@@ -53,8 +62,9 @@ def _read_picture(path: Path) -> NDArray:
 
     try:
         stored = path.read_bytes()
-        inks = iio.immeta(stored, plugin="pillow").get("mode") == "CMYK"
-        return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode="RGB" if inks else None))
+        about = iio.immeta(stored, plugin="pillow")
+        mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
+        return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
     except OSError as error:
         if "can not handle" not in str(error):
             raise
@@ -72,6 +82,8 @@ def _read_tiff(path: Path) -> NDArray:
             raise InputError(f"{path} holds no pixels: the file is damaged")
         if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
             raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
+        if page.photometric.name == "YCBCR" or page.compression.name in PILLOWS:
+            return _read_picture(path)
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
         pixels = np.asarray(page.asarray())

@@ -131,7 +131,7 @@ class Siren(nn.Module):
         sizes = [in_dim] + [encoded] * (encoded > 0) + [c.width] * (c.hidden_layers + 1) + [out_dim]
         own = [c.first_omega_0] + [c.hidden_omega_0] * c.hidden_layers
         self.omegas = [1.0] * (encoded > 0) + (own if c.activation == "sine" else [1.0] * len(own))
-        self.layers = [ACTIVATIONS["sine"]] * (encoded > 0) + [ACTIVATIONS[c.activation]] * len(own)
+        self.made_of = ["sine"] * (encoded > 0) + [c.activation] * len(own)
         self.learns_sines = c.activation == "sine" and not encoded
         device = None if generator is None else generator.device
         self.weights = nn.ParameterList()
@@ -153,7 +153,12 @@ class Siren(nn.Module):
             return math.sqrt(6 / fan_in)
         if self.config.activation == "tanh":
             return math.sqrt(6 / (fan_in + fan_out))
-        return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / self.config.hidden_omega_0
+        return 1 / fan_in if layer == 0 else math.sqrt(6 / fan_in) / [*self.omegas, self.config.hidden_omega_0][layer]
+
+    @property
+    def layers(self) -> list[Activation]:
+        """What they are made of; by name in the network, which can be pickled so."""
+        return [ACTIVATIONS[name] for name in self.made_of]
 
     @property
     def size(self) -> int:

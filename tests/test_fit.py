@@ -172,6 +172,18 @@ def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(
     assert fit_module._read(checkpoint)["optimiser/slowed"].item() == 0.5
 
 
+@pytest.mark.parametrize("lowest", [0.0, -3.0])
+def test_a_loss_that_is_met_or_below_zero_does_not_explode(lowest: float) -> None:
+    said: list[str] = []
+
+    def hinge(known: Attributes, jet: Jet) -> Tensor:
+        return torch.relu(line(known, jet) - 1e-3) + lowest
+
+    problem = Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, hinge)])
+    fit(problem, network(), FitConfig(600, 3e-3), generator(), tell=said.append)
+    assert said == []
+
+
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("config", [FitConfig(60), FitConfig(60, muon_learning_rate=None, clip=1.0, bfloat16=True)])
 def test_recorded_steps_are_the_steps_themselves(

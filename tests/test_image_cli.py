@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_cli import refused, run
 
-from sdfrecon import imaging, pictures
+from sdfrecon import imaging, pictures, plan
 from sdfrecon.fit import Interrupted
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
@@ -70,7 +70,19 @@ def test_an_image_from_its_derivatives(tmp_path: Path, picture: Path, options: t
     run("image", "poisson", picture, *options, "--output", tmp_path / "rebuilt.png", *FAST)
     names = {"face.png", "rebuilt.png", "rebuilt.safetensors", "rebuilt_figure.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert pictures.read_image(tmp_path / "rebuilt.png").shape == SMALL.shape
+    run("image", "render", tmp_path / "rebuilt.safetensors", "--output", tmp_path / "field.png", "--device", "cpu")
+    rebuilt, field = (pictures.read_image(tmp_path / f"{name}.png") for name in ("rebuilt", "field"))
+    assert rebuilt.shape == SMALL.shape
+    np.testing.assert_allclose(field, rebuilt, atol=1.1 / 255)
+
+
+def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "free_memory", lambda: 1e5)
+    output = ("--output", tmp_path / "a.png", *FAST[:-2])
+    assert "324 pixels at once need" in refused(capsys, "image", "poisson", picture, "--from", "laplacian", *output)
+    assert "give a smaller --mask" in refused(capsys, "image", "blend", picture, "camera", *output)
 
 
 @pytest.mark.parametrize("mode", ["import", "mixed", "mean"])

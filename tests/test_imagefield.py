@@ -27,6 +27,12 @@ def test_derivatives_are_those_of_the_value_a_pixel() -> None:
         assert coarse / fine == pytest.approx(4, rel=0.1)
 
 
+def test_a_toned_field_is_the_toned_picture() -> None:
+    gain, offset = [0.5, 2.0, 1.0], [0.1, 0.0, -0.2]
+    np.testing.assert_allclose(FIELD.toned(gain, offset).value(PLACES), FIELD.value(PLACES) * gain + offset, atol=1e-6)
+    np.testing.assert_allclose(FIELD.toned(1, 0.25).value(PLACES), FIELD.value(PLACES) + 0.25, atol=1e-6)
+
+
 def test_a_picture_of_a_part_is_a_part_of_the_picture() -> None:
     whole = FIELD.render(20, 30)
     assert whole.shape == (20, 30, 3)

@@ -106,6 +106,12 @@ def test_one_network_holds_the_target_and_takes_the_sources_slopes(device: str) 
     assert ours > max(25, averaged + 8)
 
 
+@pytest.mark.parametrize("known", [from_pixels, from_gradient, from_laplacian, from_border])
+def test_bytes_are_no_colours(known: Callable[[Floats], object]) -> None:
+    with pytest.raises(InputError, match="expected an image .* of uint8: divide bytes by 255"):
+        known(np.zeros((8, 8, 3), np.uint8))
+
+
 def test_rivals_are_as_large() -> None:
     sizes = {name: Siren(2, 3, config).size for name, config in rivals(SirenConfig(128, 3), 3).items()}
     assert max(sizes.values()) == sizes["SIREN"]

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 from skimage.io import imsave
 
@@ -51,6 +52,37 @@ def test_a_photograph_is_read_as_it_is_shown(tmp_path: Path) -> None:
     assert pictures.read_image(tmp_path / "turned.jpg").shape == (8, 6, 3)
     photo.convert("CMYK").save(tmp_path / "inks.jpg")
     np.testing.assert_allclose(pictures.read_image(tmp_path / "inks.jpg")[0, 0], [1, 0, 0], atol=0.02)
+
+
+def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> None:
+    picture = Image.new("P", (8, 6), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.putpixel((2, 3), 0)
+    picture.save(tmp_path / "a.png", transparency=0)
+    read = pictures.read_image(tmp_path / "a.png")
+    assert read.shape == (6, 8, 4)
+    assert (read[..., 3] == 0).sum() == 1
+    assert read[3, 2, 3] == 0
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
+def test_a_compressed_tiff_is_read(tmp_path: Path, compression: str) -> None:
+    stored = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None, None], (1, 64, 3))
+    Image.fromarray(stored).save(tmp_path / "a.tif", compression=compression)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored / 255, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (np.linspace(0, 10, 48, dtype=np.float32).reshape(6, 8), "holds 0 to 10: scale it to colours from 0 to 1"),
+        (np.arange(48, dtype=np.int32).reshape(6, 8), "holds int32 numbers: save it as bytes, as 16 bits or as floats"),
+    ],
+)
+def test_numbers_that_are_no_colours_are_refused(tmp_path: Path, stored: NDArray, message: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", stored)
+    with pytest.raises(InputError, match=message):
+        pictures.read_image(tmp_path / "a.tif")
 
 
 def test_a_tiff_of_other_than_light_is_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -127,6 +128,21 @@ def test_derivatives_are_computed_once() -> None:
 def test_a_seed_gives_the_same_network() -> None:
     for a, b in zip(siren(3, 1, seed=7).parameters(), siren(3, 1, seed=7).parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_network_can_be_pickled() -> None:
+    net = Siren(3, 1, SirenConfig(8, 1, activation="tanh", encoding=2))
+    again = pickle.loads(pickle.dumps(net))
+    torch.testing.assert_close(again(torch.ones(1, 3)), net(torch.ones(1, 3)))
+
+
+def test_sines_behind_an_encoding_begin_as_wide_as_others() -> None:
+    first, hidden = 60.0, 30.0
+    net = Siren(2, 1, SirenConfig(256, 1, first, hidden, encoding=8), torch.Generator().manual_seed(0))
+    (encode, shift), (weight, _) = net.scaled()[:2]
+    places = torch.rand(2000, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    z = torch.sin(places @ encode.T + shift) @ weight.T
+    assert z.std().item() == pytest.approx(1, rel=0.1)
 
 
 def test_a_network_needs_sines() -> None:
