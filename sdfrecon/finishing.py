@@ -20,8 +20,9 @@ EDGE = 0.98
 """Unit coordinate from which on a surface is the cap at the border of a field's cube."""
 SIXTH = 7
 """The neighbour whose distance tells how far apart points are, of which the first is the point itself."""
-THIN = 1.5
-"""How many times as far apart as is usual points must be to be a thinner part of a scan: at a rim it is 1.4."""
+REACH = 4 / 3
+"""How far a surface goes on around a point, in distances to the sixth neighbour there: fewer than one place in ten
+thousand of an even part is farther from all points. What is usual is wider, so that a rim, too, is as usual."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
@@ -73,9 +74,8 @@ def finish(
 def seen(mesh: Mesh, cloud: PointCloud, tree: cKDTree, limit: float) -> Mesh:
     """The part within `limit` of the points, cut across the triangles so that its rim is smooth.
 
-    tree: of its points. Where these are farther apart than is usual in the scan, the limit is twice the distance to
-    the sixth neighbour there: of a point and its neighbours the next to largest, so that one point alone, beside many,
-    holds nothing.
+    tree: of its points. Where these are much farther apart than is usual in the scan, it goes on for REACH: of that of a
+    point and its neighbours' the next to largest, so that one point alone, beside many, holds nothing.
     """
     excess = _excess(mesh, tree, limit)
     far = np.flatnonzero(excess > 0)
@@ -84,10 +84,10 @@ def seen(mesh: Mesh, cloud: PointCloud, tree: cKDTree, limit: float) -> Mesh:
     beside, at_vertex = np.unique(tree_of_even.query(mesh.vertices[far], workers=-1)[1], return_inverse=True)
     around = tree_of_even.query(even.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
     others, at = np.unique(around.clip(max=len(even) - 1), return_inverse=True)
-    apart = 2 * tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
+    apart = REACH * tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
     away = tree.query(mesh.vertices[far], workers=-1)[0]
-    excess[far] = away - np.where(reach > THIN * limit, reach, limit)
+    excess[far] = away - np.maximum(limit, reach)
     return mesh.clipped(excess)
 
 
