@@ -19,8 +19,8 @@ LEAST = 1e-70
 LEAST_POINTS = 10
 SLABS = 32
 STRAY_SHARE, CROWDED = 0.01, 0.2
-"""The share of the points that may be dropped where they are far from the rest; and the share of the scan's width that
-is little for nine tenths of them."""
+"""The share of the points that may be dropped at a time where they are far from the rest; and the share of the scan's
+width that is little for nine tenths of them."""
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
 PLANE, ORIENTED = 20, 200_000
@@ -31,8 +31,8 @@ Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
 
-    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, `strays`, and a hundredth
-    or less that lies far from the rest. Colours stay.
+    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, `strays`, and what lies
+    far from the rest, a hundredth or less at a time. Colours stay.
     Raises InputError where the cloud has no normals, where fewer than 10 points remain, and where these cannot be a
     surface: they lie on a line, in parts far apart, or beyond what can be computed with.
     """
@@ -83,8 +83,8 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     middle = np.quantile(cloud.points, (0.05, 0.95), axis=0)
     if (width := np.ptp(middle, axis=0).max() / np.ptp(cloud.points, axis=0).max()) < CROWDED:
         notes.append(
-            f"warning: nine tenths of the points stand in {width:.0%} of the scan's width, and what is around them "
-            f"takes the resolution: to have them alone, pass --box {_box(middle, 0.25)}"
+            f"warning: along each axis nine tenths of the points are in {width:.0%} of the scan's width, and what is "
+            f"around them takes the resolution: to have them alone, pass --box {_box(middle, 0.25)}"
         )
     if len(cloud) < FEW:
         notes.append(f"warning: a surface through {len(cloud)} points is mostly a guess: give it thousands")

@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may be in whatever they are in
             stream.reconfigure(errors="backslashreplace")
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     said = StringIO()
     try:
         with redirect_stderr(said):
@@ -68,10 +69,12 @@ def main(args: Sequence[str] | None = None) -> None:
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
             )
     except SystemExit as stopped:
-        first = next(iter(sys.argv[1:] if args is None else args), "")
-        if stopped.code and os.path.isfile(first):
-            sys.exit(_fail(f"expected a command, got the file {first}: try `sdfrecon reconstruct {first}`, or --help"))
-        sys.exit(_fail(_in_one_line(said.getvalue())) if stopped.code else 0)
+        if not stopped.code:
+            raise
+        first, message = next(iter(sys.argv[1:] if args is None else args), ""), _in_one_line(said.getvalue())
+        if os.path.isfile(first) and first in message:
+            message = f"expected a command, got the file {first}: try `sdfrecon reconstruct {first}`, or --help"
+        sys.exit(_fail(message))
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,
         MeshCommand: commands.mesh,
@@ -102,7 +105,7 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(_fail(f"{error.filename or 'standard output'}: {error.strerror or error}: choose another place"))
     except (MemoryError, RuntimeError, ArithmeticError) as error:
         # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
-        if re.search("CUDA out of memory|CUBLAS_STATUS_(ALLOC|NOT_INIT)", str(error)):
+        if re.search("CUDA.*out of memory|CUBLAS_STATUS_(ALLOC|NOT_INIT)", str(error)):
             sys.exit(_fail("not enough memory on the GPU: free some of it, or pass --device cpu"))
         if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
             sys.exit(_fail("not enough memory: lower --resolution or --size, or pass --max-points"))

@@ -17,16 +17,17 @@ import numpy as np
 from sdfrecon.console import (
     at_least,
     beside,
+    check_box,
     check_places,
     check_trim,
     closed,
     describe,
     duration,
     load_fitted,
+    load_scan,
     load_shape,
     note,
     say,
-    taken,
 )
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
@@ -61,9 +62,9 @@ def reconstruct(command: Reconstruct) -> None:
     check_places([scan], [path for path in (None if streamed else output, field, page) if path])
     check_folder(run_dir)
     tell = (lambda line: None) if command.quiet else partial(say, to=beside(output))
-    cloud = files.read_cloud(scan)
-    if (count := len(cloud)) > len(cloud := taken(cloud, command.box, command.max_points)):
-        tell(f"{scan}: {count:,} points, of which {len(cloud):,} are taken")
+    cloud, lines = load_scan(scan, command.box, command.max_points)
+    for line in lines:
+        tell(line)
     if not command.estimate_normals:
         check_normals(cloud)
     files.check_precision(output, cloud.points)
@@ -95,6 +96,8 @@ def reconstruct(command: Reconstruct) -> None:
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
         "notes": result.notes,
+        "triangles": len(result.mesh.faces),
+        "watertight": result.mesh.is_watertight,
     }
     if page is not None:
         from sdfrecon.showing import write_report
@@ -126,6 +129,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     if command.viewpoint is not None and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     check_trim(command.trim)
+    check_box(command.box)
     at_least(10, "--max-points", command.max_points, 10)
     config = preset(command.preset)
     return replace(
@@ -169,7 +173,7 @@ def mesh(command: MeshCommand) -> None:
         for line in notes:
             note(line)
     files.write_mesh(command.output, made)
-    say(f"mesh: {command.output} ({len(made.faces):,} triangles)", to=beside(command.output))
+    say(f"mesh: {command.output} ({len(made.faces):,} triangles, {closed(made)})", to=beside(command.output))
 
 
 def query(command: Query) -> None:
@@ -225,8 +229,8 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     if not command.quiet:
         net, steps = expected.config.siren, expected.config.fit.steps
         tell(
-            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on {where}, "
-            f"meshed over {config.resolution} cells of {expected.cell:.3g}; points {expected.spacing:.3g} apart"
+            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
+            f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
         )
         tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
     if command.trim:
@@ -240,7 +244,8 @@ def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Pa
 
     used = result.cloud
     error = abs(result.field.distance(used.thinned(SHOWN_POINTS).points)).mean()
-    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)})")
+    cell = 2 * result.field.frame.scale / result.field.about["config"]["resolution"]
+    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)}, of cells of {cell:.3g})")
     if field is not None:
         tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
     tell(f"at the points the field is {error:.4g} from zero on average, {error / used.diagonal:.3%} of the scan's size")

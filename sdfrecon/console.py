@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from sdfrecon.field import Field
 
 
+ON_TRIANGLES = 100_000
+"""Points that are taken on the triangles of a mesh, where its vertices do not show its surface."""
+SOME, UNSEEN = 1000, 0.05
+"""Vertices that may, at least; and the share of the surface that is farther from them than an open scan goes on."""
+
+
 def say(line: str, to: TextIO | None = None) -> None:
     """Prints a line where the command's answers go."""
     print(line, file=to, flush=True)
@@ -62,6 +68,12 @@ def check_trim(trim: float | None) -> None:
         raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
 
 
+def check_box(box: Sequence[float] | None) -> None:
+    """Raises InputError for one that does not name the least x, y, z and then the largest."""
+    if box is not None and not np.all(np.less(*np.reshape(box, (2, 3)))):
+        raise InputError(f"--box takes the least x, y, z and then the largest; got {' '.join(f'{a:g}' for a in box)}")
+
+
 def load_shape(path: Path) -> Field:
     """A shape's field. Raises InputError for an image's."""
     from sdfrecon.field import Field
@@ -76,11 +88,10 @@ def load_shape(path: Path) -> Field:
 def load_fitted(path: Path, field: Field) -> PointCloud:
     """A scan as it was fitted: what `clean` keeps, with its normals estimated again where they were before."""
     from sdfrecon.cleaning import clean, estimate_normals
-    from sdfrecon.files import read_cloud
     from sdfrecon.reconstruction import digest
 
     estimated = field.about.get("estimated_normals")
-    cloud = taken(read_cloud(path), field.about.get("box"), field.about.get("max_points"))
+    cloud, _ = load_scan(path, field.about.get("box"), field.about.get("max_points"))
     if estimated or cloud.normals is None:
         cloud = estimate_normals(cloud, estimated and estimated["viewpoint"])
     cloud, _ = clean(cloud)
@@ -89,20 +100,58 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
     return cloud
 
 
-def taken(cloud: PointCloud, box: Sequence[float] | None, most: int | None) -> PointCloud:
-    """The points in a box (its least x, y, z and its largest), and no more than `most` of them, chosen at random.
+def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tuple[PointCloud, list[str]]:
+    """A scan's points in a box (its least x, y, z and its largest), no more than `most` of them, and lines that say so.
 
-    Raises InputError for a box that is none, or holds no point.
+    Of a mesh they are its vertices, or where these do not show its surface, points on its triangles.
+    Raises InputError for what cannot be read, and for a box without a point.
     """
+    from sdfrecon.files import MESH_READERS, read_cloud
+
+    cloud, lines = read_cloud(path), list[str]()
+    if (
+        path.suffix.lower() in MESH_READERS
+        and len(cloud) < ON_TRIANGLES
+        and (points := _on_triangles(path)) is not None
+    ):
+        lines.append(
+            f"{path}: a mesh of few vertices, {len(cloud):,}: {len(points):,} points on its triangles are taken"
+        )
+        cloud = points
+    count = len(cloud)
     if box is not None:
         low, high = np.reshape(box, (2, 3))
-        if not np.all(low < high):
-            raise InputError(f"--box takes the least x, y, z and then the largest; got {' '.join(map(str, box))}")
         inside = np.all((low <= cloud.points) & (cloud.points <= high), axis=1)
         if not inside.any():
-            raise InputError("no point lies in the --box: `sdfrecon info` says where they are")
+            raise InputError(
+                f"no point of {path} lies in the box {' '.join(f'{a:g}' for a in box)}: see `sdfrecon info` for where"
+            )
         cloud = cloud.select(inside)
-    return cloud if most is None or len(cloud) <= most else cloud.at_random(most, np.random.default_rng(0))
+    if most is not None and len(cloud) > most:
+        cloud = cloud.at_random(most, np.random.default_rng(0))
+    if len(cloud) < count:
+        lines.append(f"{path}: {count:,} points, of which {len(cloud):,} are taken")
+    return cloud, lines
+
+
+def _on_triangles(path: Path) -> PointCloud | None:
+    """Points all over the triangles of a mesh whose vertices would be an open scan of it, or hardly one; else None."""
+    from scipy.spatial import cKDTree
+
+    from sdfrecon.files import read_mesh
+    from sdfrecon.finishing import open_distance
+    from sdfrecon.metrics import sample_surface
+
+    try:
+        mesh = read_mesh(path)
+    except InputError:  # points alone, or triangles without an area: its points are what there is
+        return None
+    points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
+    tree = cKDTree(mesh.vertices)
+    away, vertex = tree.query(points, workers=-1)
+    if len(mesh.vertices) >= SOME and (away > open_distance(PointCloud(mesh.vertices), tree)).mean() < UNSEEN:
+        return None
+    return PointCloud(points, normals, None if mesh.colors is None else mesh.colors[vertex])
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

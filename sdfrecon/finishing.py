@@ -16,17 +16,15 @@ LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
 PLENTY = 1000
 """So many points make a piece, however thinly they lie on it."""
-EDGE = 0.98
-"""Unit coordinate from which on a surface is the cap at the border of a field's cube."""
 SIXTH = 7
 """The neighbour whose distance tells how far apart points are, of which the first is the point itself."""
 REACH = 4 / 3
 """How far a surface goes on around a point, in distances to the sixth neighbour there: fewer than one place in ten
-thousand of an even part is farther from all points. What is usual is wider, so that a rim, too, is as usual."""
+thousand of an even part is farther from all points."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
-"""A share of the surface that is worth a line where holes were closed."""
+"""A share of the surface, or of the points, that is worth a line."""
 
 
 def finish(
@@ -38,8 +36,9 @@ def finish(
 
     trim: cut what lies farther than this from all points, back to half of it (world units; 0 cuts nothing). None
     decides by the data: a surface that the scan covers but for holes stays closed; one with a large part far from any
-    point is open, and what is not `seen` is cut: next to what was seen the surface mostly goes on.
-    cube: the field's frame. Where its surface leaves it, a cap closes it, which is cut before all else.
+    point is open, and what lies beyond `open_distance` is cut: next to what was seen the surface mostly goes on.
+    Between the points of thinly scanned parts it stays.
+    cube: the field's frame. Where the surface leaves it a cap closes it, which goes with what is cut.
     """
     tree, notes = cKDTree(cloud.points), []
     kept, on_others = supported(mesh, cloud)
@@ -48,11 +47,13 @@ def finish(
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {on_others} of the points lie")
         mesh = mesh.keep_faces(kept)
 
-    limit = open_distance(cloud, tree) if trim is None else trim
-    near = mesh
+    usual = open_distance(cloud, tree)
+    near, limit = mesh, usual if trim is None else trim
     if limit:
-        within = mesh if cube is None else mesh.clipped(np.abs(cube.points_to_unit(mesh.vertices)).max(axis=1) - EDGE)
-        near = seen(within, cloud, tree, limit) if trim is None else trimmed(within, tree, limit)
+        excess = _excess(mesh.vertices, cloud, tree, limit, usual)
+        near = mesh.clipped(excess if cube is None else np.maximum(excess, _beyond(mesh.vertices, cloud, cube)))
+        if trim and (excess > 0).any():
+            near = _without_flaps(near, mesh.clipped(-excess), limit)
     if trim is None:
         share = 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
@@ -71,44 +72,41 @@ def finish(
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
-def seen(mesh: Mesh, cloud: PointCloud, tree: cKDTree, limit: float) -> Mesh:
-    """The part within `limit` of the points, cut across the triangles so that its rim is smooth.
+def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, usual: float) -> Floats:
+    """(v,) how much farther than `limit` from all points vertices are, at most that much again; below 0 within it.
 
-    tree: of its points. Where these are much farther apart than is usual in the scan, it goes on for REACH: of that of a
-    point and its neighbours' the next to largest, so that one point alone, beside many, holds nothing.
+    tree: of the points. Where these are so far apart that the surface between them goes beyond what is `usual`, the
+    limit is no less than REACH: of that of a point and its neighbours' the next to largest, so that one point alone,
+    beside many, holds nothing.
     """
-    excess = _excess(mesh, tree, limit)
+    away, _ = tree.query(vertices, distance_upper_bound=2 * limit, workers=-1)
+    excess = np.minimum(away, 2 * limit) - limit
     far = np.flatnonzero(excess > 0)
     even = evened(cloud, tree) if len(far) else cloud
     tree_of_even = tree if even is cloud else cKDTree(even.points)
-    beside, at_vertex = np.unique(tree_of_even.query(mesh.vertices[far], workers=-1)[1], return_inverse=True)
+    beside, at_vertex = np.unique(tree_of_even.query(vertices[far], workers=-1)[1], return_inverse=True)
     around = tree_of_even.query(even.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
     others, at = np.unique(around.clip(max=len(even) - 1), return_inverse=True)
-    apart = REACH * tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
-    reach = np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
-    away = tree.query(mesh.vertices[far], workers=-1)[0]
-    excess[far] = away - np.maximum(limit, reach)
-    return mesh.clipped(excess)
+    apart = tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
+    reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
+    thin = reach > max(usual, limit)
+    excess[far[thin]] = tree.query(vertices[far[thin]], workers=-1)[0] - reach[thin]
+    return excess
 
 
-def _excess(mesh: Mesh, tree: cKDTree, limit: float) -> Floats:
-    """(v,) how much farther than `limit` from the points in the tree, at most that much again."""
-    away, _ = tree.query(mesh.vertices, distance_upper_bound=2 * limit, workers=-1)
-    return np.minimum(away, 2 * limit) - limit
+def _beyond(vertices: Floats, cloud: PointCloud, cube: Frame) -> Floats:
+    """(v,) how far vertices are beyond the middle between the points' largest coordinate and the cube's border."""
+    edge = (1 + np.abs(cube.points_to_unit(cloud.points)).max()) / 2
+    return cube.distance_to_world(np.abs(cube.points_to_unit(vertices)).max(axis=1) - edge)
 
 
-def trimmed(mesh: Mesh, tree: cKDTree, limit: float) -> Mesh:
-    """The part within `limit` of the points in the tree, without the flap that led to what was cut.
+def _without_flaps(near: Mesh, cut: Mesh, limit: float) -> Mesh:
+    """`near`, whose rim is at `limit` from the points, without the flap that led to what was cut.
 
-    That goes back to half of `limit` from the points. Gaps that stay within `limit` are none: the points'
-    neighbourhood is grown by `limit` and shrunk by half of it (a closing, Serra 1982).
+    That goes back to half of `limit`. Gaps that stay within `limit` are none: the points' neighbourhood is grown by
+    `limit` and shrunk by half of it (a closing, Serra 1982).
     """
-    beyond = _excess(mesh, tree, limit)
-    near = mesh.clipped(beyond)
-    if near is mesh:
-        return near
-    cut = cKDTree(mesh.clipped(-beyond).vertices)
-    away, _ = cut.query(near.vertices, distance_upper_bound=limit, workers=-1)
+    away, _ = cKDTree(cut.vertices).query(near.vertices, distance_upper_bound=limit, workers=-1)
     return near.clipped(limit / 2 - np.minimum(away, limit))
 
 

@@ -173,14 +173,14 @@ class Mesh:
     def welded(self) -> Mesh:
         """With one vertex where several are at one place, as textures, flat shading and STL have them; normals go then.
 
-        Triangles with a corner twice go, too.
+        Triangles with a corner twice go, too, and vertices of no triangle.
         """
         _, first, same = np.unique(self.vertices + 0.0, axis=0, return_index=True, return_inverse=True)
         single = len(first) == len(self.vertices)
         faces = first[same][self.faces]
         a, b, c = faces.T
         proper = (a != b) & (b != c) & (c != a)
-        if single and proper.all():
+        if single and proper.all() and len(np.unique(faces)) == len(self.vertices):
             return self
         return replace(self, faces=faces, normals=self.normals if single else None).keep_faces(proper)
 

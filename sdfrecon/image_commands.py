@@ -282,7 +282,7 @@ def _solve(
     from sdfrecon.imaging import expected_seconds, solve
 
     config, progress = _asked(config, command), not command.quiet and sys.stderr.isatty()
-    _check_memory(config.siren.width, known)
+    _check_memory(config.siren.width, command.device, known)
     if not command.quiet:
         say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
@@ -291,15 +291,18 @@ def _solve(
     return field
 
 
-def _check_memory(width: int, known: dict[str, Any]) -> None:
+def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
     """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
     from sdfrecon.plan import free_memory
+    from sdfrecon.reconstruction import pick_device
 
-    pixels = (
-        len(known["laplacians"][0]) if "laplacians" in known else int(known.get("guidance", [np.zeros(1)])[0].sum())
-    )
+    pixels = 0
+    if "laplacians" in known:
+        pixels = len(known["laplacians"][0])
+    elif "guidance" in known:
+        pixels = int(known["guidance"][0].sum())
     needed, limit = A_PIXEL * width * pixels, free_memory()
-    if needed > limit:
+    if pick_device(device).type == "cpu" and needed > limit:
         way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
         raise InputError(
             f"{pixels:,} pixels at once need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: "

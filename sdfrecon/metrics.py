@@ -40,8 +40,8 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     """Measures `mesh` against a mesh, exactly to its triangles, or against a cloud, to its nearest points.
 
     samples: how many are drawn on each mesh, from `seed`.
-    Definitions after Seitz et al. 2006 (accuracy, completeness) and Knapitsch et al. 2017 (F-score); mean |cos| of
-    normals after Mescheder et al. 2019. Raises InputError where either is empty.
+    Accuracy and completeness are means as in Jensen et al. 2014, the F-score is Knapitsch et al. 2017's, the mean |cos|
+    of normals Mescheder et al. 2019's. Raises InputError where either is empty.
     """
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))

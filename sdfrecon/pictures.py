@@ -15,8 +15,8 @@ from sdfrecon.files import reading, replacing
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import laplacian, opaque, rgb, sobel
 
-PILLOWS = ("LZW", "JPEG", "OJPEG")
-"""How TIFFs may be compressed that tifffile does not read without another library."""
+PILLOWS = (5, 6, 7)
+"""How TIFFs may be compressed that tifffile does not read without another library: LZW and JPEG."""
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
@@ -82,7 +82,7 @@ def _read_tiff(path: Path) -> NDArray:
             raise InputError(f"{path} holds no pixels: the file is damaged")
         if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
             raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
-        if page.photometric.name == "YCBCR" or page.compression.name in PILLOWS:
+        if page.photometric.name == "YCBCR" or page.compression in PILLOWS:
             return _read_picture(path)
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")

@@ -12,7 +12,6 @@ import torch
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import first_of_each
-from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud, finite
 from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step, sized
 
@@ -39,11 +38,6 @@ class Plan:
     def spacing(self) -> float:
         """Between the points, scan units."""
         return spacing(self.points)
-
-    @property
-    def cell(self) -> float:
-        """Its edge, scan units."""
-        return 2 * Frame.around(self.points, self.asked.margin).scale / self.asked.resolution
 
     @cached_property
     def config(self) -> ReconstructConfig:

@@ -170,7 +170,9 @@ def reconstruct(
         note(line)
     cell = 2 * frame.scale / config.resolution
     if (lost := _lost(made, field, cloud, cell)) > WORTH_SAYING:
-        note(f"{lost:.1%} of the points have no surface beside them: if thinner than {cell:.3g}, raise --resolution")
+        note(
+            f"warning: {lost:.1%} of the points have no surface near: is it thinner than {cell:.3g}? raise --resolution"
+        )
     if inside:
         doubt = "warning: " if mesh.is_watertight else ""
         note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
@@ -261,7 +263,9 @@ def _has_gpu() -> bool:
         return False
     try:
         return torch.ones(1, device="cuda").add(1).item() == 2
-    except RuntimeError:
+    except RuntimeError as error:
+        if "memory" in str(error):  # that it is full is another thing
+            raise
         return False
 
 

@@ -44,6 +44,8 @@ def info(command: Info) -> None:
         say(f"field: {c.hidden_layers + 1} {c.activation} layers of {c.width}, {field.siren.size:,} weights")
         if field.siren.in_dim == 2:
             say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
+            if window := about.get("window"):
+                say(f"       of the one it is blended into, from {window['right']} {window['down']} on")
             return
         center = " ".join(f"{x:.6g}" for x in field.frame.center)
         say(f"box:   {field.frame.scale * 2:.6g} wide around {center}")
@@ -57,6 +59,9 @@ def info(command: Info) -> None:
     if isinstance(loaded, Mesh):
         say(f"mesh: {len(loaded.vertices):,} vertices, {len(loaded.faces):,} triangles, {closed(loaded)},")
         say(f"      {pieces(loaded)}, area {loaded.areas.sum():.6g}, size {loaded.diagonal:.6g}")
+        if loaded.is_watertight:
+            inside_out = ": inside out, its triangles look inwards" if loaded.volume < 0 else ""
+            say(f"      volume {loaded.volume:.6g}{inside_out}")
         loaded = files.read_cloud(command.file)
     say(f"scan: {describe(loaded)}")
     used = loaded.points[finite(loaded.points)]

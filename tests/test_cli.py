@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from sdfrecon import files
 from sdfrecon.cli import main
@@ -103,6 +104,47 @@ def test_a_field_and_its_scan_make_the_mesh_again_with_other_holes(
     assert f"warning: the field was fitted to other points than those of {scan}" in capsys.readouterr().err
     assert "give the --scan" in refused(capsys, "mesh", field, "--output", again, "--trim", "0.3")
     assert "either it or --level" in refused(capsys, "mesh", field, "--output", again, "--scan", scan, "--level", "0.1")
+
+
+@pytest.mark.parametrize("height", [10.0, 40.0])
+def test_a_mesh_of_few_large_triangles_is_taken_by_its_surface(
+    tmp_path: Path, height: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rod = trimesh.creation.cylinder(10, height, sections=256)
+    rod.export(tmp_path / "rod.stl")
+    run("reconstruct", tmp_path / "rod.stl", "--steps", "400", *FAST[2:])
+    said = capsys.readouterr().out
+    assert "a mesh of few vertices, 514: 100,000 points on its triangles are taken" in said
+    made = files.read_mesh(tmp_path / "rod_mesh.ply")
+    assert made.is_watertight
+    assert made.volume == pytest.approx(rod.volume, rel=0.05)
+    run("mesh", tmp_path / "rod_mesh.safetensors", "--scan", tmp_path / "rod.stl", "--output", tmp_path / "again.ply",
+        "--device", "cpu")  # fmt: skip
+    assert "warning" not in capsys.readouterr().err
+    rod.invert()
+    rod.export(tmp_path / "rod.stl")
+    run("info", tmp_path / "rod.stl", "--device", "cpu")
+    assert "inside out" in capsys.readouterr().out
+
+
+def test_a_part_of_a_scan_is_taken_and_taken_again(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    box = ("-2", "-2", "-2", "2", "0", "2")
+    run("reconstruct", ring_and_ball, "--box", *box, "--max-points", "3000", "--output", tmp_path / "half.ply", *FAST)
+    assert "12,594 points, of which 3,000 are taken" in capsys.readouterr().out
+    half = files.read_mesh(tmp_path / "half.ply")
+    assert half.vertices[:, 1].max() < 0.3
+    run("mesh", tmp_path / "half.safetensors", "--scan", ring_and_ball, "--output", tmp_path / "again.ply",
+        "--device", "cpu")  # fmt: skip
+    assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "half.ply").read_bytes()
+    assert "warning" not in capsys.readouterr().err
+    for wrong, message in (
+        ((*box[:4], "-3", "2"), "--box takes the least x, y, z"),
+        (("5",) * 3 + ("6",) * 3, "no point of"),
+    ):
+        assert message in refused(capsys, "reconstruct", ring_and_ball, "--box", *wrong)
+    assert "--max-points must be at least 10" in refused(capsys, "reconstruct", ring_and_ball, "--max-points", "9")
 
 
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from sdfrecon.field import Field
 from sdfrecon.fit import FitConfig, draw
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.jet import Jet
 from sdfrecon.metrics import nearest, sample_surface
 from sdfrecon.problems import Problem, SurfaceConfig
 from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
     Reconstruction,
+    _lost,
     describe,
     pick_device,
     reconstruct,
@@ -30,6 +32,26 @@ from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
 SHORT = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=400), resolution=96)
+
+
+class Balls(Siren):
+    """The exact distance to a large ball and a small one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(x.norm(dim=1) - 0.5, (x - 0.7).norm(dim=1) - 0.01)[:, None]
+
+    def jet(self, x: torch.Tensor) -> Jet:
+        large, small = x.norm(dim=1, keepdim=True) - 0.5, (x - 0.7).norm(dim=1, keepdim=True) - 0.01
+        way = torch.nn.functional.normalize(torch.where(large < small, x, x - 0.7), dim=1)
+        return Jet(self(x), lambda: way[:, None], lambda: torch.zeros(0))
+
+
+def test_points_beside_which_the_mesh_has_no_surface_are_counted() -> None:
+    field = Field(Balls(3, 1, SirenConfig(8, 1)), Frame((0, 0, 0), 1.0))
+    large, small = evenly_spread(900), evenly_spread(100)
+    cloud = PointCloud(np.concatenate([large / 2, small / 100 + 0.7]), np.concatenate([large, small]))
+    for resolution, share in ((256, 0.0), (64, 0.1)):
+        assert _lost(field.mesh(resolution), field, cloud, 2 / resolution) == share
 
 
 @pytest.fixture(scope="module")
