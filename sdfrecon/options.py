@@ -34,13 +34,13 @@ class Reconstruct:
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: Maybe[int] = None
-    """Cells along the box: twice as many give four times the triangles. If not given, the preset's, 256 to 512."""
+    """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 to 512."""
     steps: Maybe[int] = None
-    """Steps of the fit: more give a finer surface and take longer. If not given, the preset's."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, 900 to 6000 by preset and points."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
-    """Of every random choice: the same seed gives the same mesh."""
+    """Of the fit's random choices: the same seed gives the same mesh on the same machine."""
     estimate_normals: bool = False
     """Estimate the normals from the points: for scans that have none, or wrong ones."""
     viewpoint: Maybe[tuple[float, float, float]] = None
@@ -50,13 +50,15 @@ class Reconstruct:
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Open holes that go farther than this from all points, scan units; 0: none. If not given, open scans are cut."""
+    """Cut what is farther than this from all points, back to half of it, scan units; 0 cuts nothing. If not given, a scan
+    is cut where its points end if more than a quarter of the surface is far from them."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
     """Also write a page to look at, the mesh's name ending in .html: scan, mesh and error to turn, losses, slices."""
     view: bool = False
-    """Show scan, surface, slices and loss in the browser while it fits; needs viser: pip install viser."""
+    """Serve a page of scan, surface, slices and loss while it fits, and after, until Ctrl-C; needs viser: pip install
+    viser."""
     host: str = "127.0.0.1"
     """Who may connect to --view: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
     port: int = 8080
@@ -74,7 +76,7 @@ class View:
     file: Positional[Path]
     """A scan, a mesh or a field."""
     resolution: int = 256
-    """Of a field: cells along its box of which triangles are made."""
+    """Of a field: cells along its cube of which triangles are made."""
     host: str = "127.0.0.1"
     """Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
     port: int = 8080
@@ -103,7 +105,7 @@ class MeshCommand:
     output: Path
     """The mesh to write: .ply, .obj, .stl, .glb or .off, or - for PLY on standard output."""
     resolution: Maybe[int] = None
-    """Cells along the box: twice as many give four times the triangles. If not given, those of `reconstruct`."""
+    """Cells along the cube around the scan. If not given, those of `reconstruct`."""
     level: float = 0.0
     """Distance from the surface, in the scan's units: above 0 outside (thicker), below 0 inside."""
     scan: Maybe[Path] = None
@@ -119,7 +121,8 @@ class Query:
     """Ask a field for the signed distance and its direction at given points.
 
     Writes an NPZ with points (n, 3), distance (n,) in the scan's units, negative inside, and gradient (n, 3), the unit
-    vector in which the distance grows.
+    vector in which the distance grows. Distances are to the whole surface, where holes are closed; beyond the cube
+    around the scan they are at least the true ones.
     """
 
     field: Positional[Path]
@@ -154,7 +157,7 @@ class Compare:
 
 @dataclass(frozen=True)
 class Info:
-    """Say what a scan, a mesh or a field holds, and what fitting a scan will cost on this machine."""
+    """Say what a scan, a mesh or a field holds, and how long fitting a scan will take on this machine."""
 
     file: Positional[Path]
     """A scan, a mesh or a field."""
