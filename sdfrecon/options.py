@@ -50,8 +50,8 @@ class Reconstruct:
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Cut what is farther than this from all points, back to half of it, scan units; 0 cuts nothing. If not given, a scan
-    is cut where its points end if more than a quarter of the surface is far from them."""
+    """Cut what is farther than this from all points, back to half of it, scan units; 0: nothing. If not given, a scan is
+    cut where its points end if more than a quarter of the surface is far from them."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
