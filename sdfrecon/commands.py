@@ -156,13 +156,14 @@ def mesh(command: MeshCommand) -> None:
     check_trim(command.trim)
     if command.trim is not None and command.scan is None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
-    if command.scan and command.level:
-        raise InputError("--scan cuts the surface that its points lie on: pass either it or --level")
+    if command.trim and command.level:
+        raise InputError("--trim cuts the surface that the points lie on: pass either it or --level")
     field = load_shape(command.field).on(pick_device(command.device))
     files.check_precision(command.output, field.frame.points_to_world(np.array([[-1.0] * 3, [1.0] * 3])))
     config = field.about.get("config", {})
     resolution = command.resolution or config.get("resolution", 256)
     trim = config.get("trim") if command.trim is None else command.trim
+    trim = 0.0 if command.level else trim  # at a distance from the points, distances from them say nothing
     check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:

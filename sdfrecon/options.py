@@ -50,8 +50,8 @@ class Reconstruct:
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Cut what is farther than this from all points, back to half of it, scan units; 0: nothing. If not given, a scan is
-    cut where its points end if more than a quarter of the surface is far from them."""
+    """Cut what is farther than this from all points, back to half of it, scan units; 0: nothing. If not given, a scan
+    is cut where its points end if more than a quarter of the surface is far from them."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
@@ -109,7 +109,7 @@ class MeshCommand:
     level: float = 0.0
     """Distance from the surface, in the scan's units: above 0 outside (thicker), below 0 inside."""
     scan: Maybe[Path] = None
-    """The scan that was fitted: what its points do not support is cut, as `reconstruct` does, and colours come back."""
+    """The scan that was fitted: pieces without points go, open scans are cut at level 0, and colours come back."""
     trim: Maybe[float] = None
     """With --scan, as `reconstruct` takes it. If not given, what it was given."""
     device: Device = "auto"

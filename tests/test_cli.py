@@ -103,7 +103,13 @@ def test_a_field_and_its_scan_make_the_mesh_again_with_other_holes(
     run("mesh", field, "--output", again, "--scan", scan, "--resolution", "64")
     assert f"warning: the field was fitted to other points than those of {scan}" in capsys.readouterr().err
     assert "give the --scan" in refused(capsys, "mesh", field, "--output", again, "--trim", "0.3")
-    assert "either it or --level" in refused(capsys, "mesh", field, "--output", again, "--scan", scan, "--level", "0.1")
+    thick = ("mesh", field, "--output", again, "--level", "0.1")
+    assert "either it or --level" in refused(capsys, *thick, "--scan", scan, "--trim", "0.3")
+    run(*thick)
+    whole = files.read_mesh(again)
+    run(*thick, "--scan", scan)
+    assert files.read_mesh(again).is_watertight
+    assert files.read_mesh(again).components().max() < whole.components().max() - 40, "pieces without points go"
 
 
 @pytest.mark.parametrize("height", [10.0, 40.0])
