@@ -72,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if not stopped.code:
             raise
         first, message = next(iter(sys.argv[1:] if args is None else args), ""), _in_one_line(said.getvalue())
-        if os.path.isfile(first) and first in message:
+        if os.path.isfile(first) and "." in first:  # no command's name has one
             message = f"expected a command, got the file {first}: try `sdfrecon reconstruct {first}`, or --help"
         sys.exit(_fail(message))
     run: dict[type, Callable[[Any], None]] = {

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
 
 
 ON_TRIANGLES = 100_000
-"""Points that are taken on the triangles of a mesh, where its vertices do not show its surface."""
+"""Points that are drawn on the triangles of a mesh, where its vertices do not show its surface."""
 SOME, UNSEEN = 1000, 0.05
-"""Vertices that may, at least; and the share of the surface that is farther from them than an open scan goes on."""
+"""Fewer vertices do not, nor do those from which more than this share of it is farther than `open_distance`."""
 
 
 def say(line: str, to: TextIO | None = None) -> None:
@@ -71,7 +71,11 @@ def check_trim(trim: float | None) -> None:
 def check_box(box: Sequence[float] | None) -> None:
     """Raises InputError for one that does not name the least x, y, z and then the largest."""
     if box is not None and not np.all(np.less(*np.reshape(box, (2, 3)))):
-        raise InputError(f"--box takes the least x, y, z and then the largest; got {' '.join(f'{a:g}' for a in box)}")
+        raise InputError(f"--box takes the least x, y, z and then the largest; got {_numbers(box)}")
+
+
+def _numbers(box: Sequence[float]) -> str:
+    return " ".join(f"{a:.12g}" for a in box)
 
 
 def load_shape(path: Path) -> Field:
@@ -103,29 +107,21 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
 def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tuple[PointCloud, list[str]]:
     """A scan's points in a box (its least x, y, z and its largest), no more than `most` of them, and lines that say so.
 
-    Of a mesh they are its vertices, or where these do not show its surface, points on its triangles.
+    Of a mesh they are its vertices and, where these do not show its surface, points on its triangles.
     Raises InputError for what cannot be read, and for a box without a point.
     """
-    from sdfrecon.files import MESH_READERS, read_cloud
+    from sdfrecon.files import has_faces, read_cloud
 
     cloud, lines = read_cloud(path), list[str]()
-    if (
-        path.suffix.lower() in MESH_READERS
-        and len(cloud) < ON_TRIANGLES
-        and (points := _on_triangles(path)) is not None
-    ):
-        lines.append(
-            f"{path}: a mesh of few vertices, {len(cloud):,}: {len(points):,} points on its triangles are taken"
-        )
+    if has_faces(path) and (points := _on_triangles(path, cloud)) is not None:
+        lines.append(f"{path}: the mesh's {len(cloud):,} vertices do not show its surface: points on it are taken, too")
         cloud = points
     count = len(cloud)
     if box is not None:
         low, high = np.reshape(box, (2, 3))
         inside = np.all((low <= cloud.points) & (cloud.points <= high), axis=1)
         if not inside.any():
-            raise InputError(
-                f"no point of {path} lies in the box {' '.join(f'{a:g}' for a in box)}: see `sdfrecon info` for where"
-            )
+            raise InputError(f"no point of {path} lies in the box {_numbers(box)}: see `sdfrecon info` for where")
         cloud = cloud.select(inside)
     if most is not None and len(cloud) > most:
         cloud = cloud.at_random(most, np.random.default_rng(0))
@@ -134,24 +130,32 @@ def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tupl
     return cloud, lines
 
 
-def _on_triangles(path: Path) -> PointCloud | None:
-    """Points all over the triangles of a mesh whose vertices would be an open scan of it, or hardly one; else None."""
+def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
+    """A mesh's vertices and points on its triangles far from them, of few vertices these alone; None if not needed."""
     from scipy.spatial import cKDTree
 
     from sdfrecon.files import read_mesh
     from sdfrecon.finishing import open_distance
     from sdfrecon.metrics import sample_surface
 
+    vertices = vertices.select(finite(vertices.points))
     try:
         mesh = read_mesh(path)
     except InputError:  # points alone, or triangles without an area: its points are what there is
         return None
-    points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
-    tree = cKDTree(mesh.vertices)
-    away, vertex = tree.query(points, workers=-1)
-    if len(mesh.vertices) >= SOME and (away > open_distance(PointCloud(mesh.vertices), tree)).mean() < UNSEEN:
+    if not len(vertices) or not 0 < mesh.areas.sum() < np.inf:
         return None
-    return PointCloud(points, normals, None if mesh.colors is None else mesh.colors[vertex])
+    points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
+    tree = cKDTree(vertices.points)
+    away, nearest = tree.query(points, workers=-1)
+    if vertices.normals is not None:  # the file's say more of the sides than the order of a triangle's corners
+        opposed = np.einsum("nd,nd->n", normals, vertices.normals[nearest]) < 0
+        normals = np.where(opposed[:, None], -normals, normals)
+    added = PointCloud(points, normals, None if vertices.colors is None else vertices.colors[nearest])
+    if len(vertices) < SOME:
+        return added
+    far = away > open_distance(vertices, tree)
+    return vertices.joined(added.select(far)) if far.mean() > UNSEEN else None
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

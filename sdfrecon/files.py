@@ -141,6 +141,12 @@ def read_cloud(path: str | Path) -> PointCloud:
         return cloud
 
 
+def has_faces(path: Path) -> bool:
+    """Whether a file may hold triangles, by its ending; of a PLY whether it does."""
+    suffix = path.suffix.lower()
+    return meshfiles.ply_has_faces(path) if suffix == ".ply" else suffix in MESH_READERS
+
+
 def read_mesh(path: str | Path) -> Mesh:
     """A triangle mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what is none."""
     path = Path(path)

@@ -47,7 +47,7 @@ def finish(
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {on_others} of the points lie")
         mesh = mesh.keep_faces(kept)
 
-    usual = open_distance(cloud, tree)
+    usual = 0.0 if trim == 0 else open_distance(cloud, tree)
     near, limit = mesh, usual if trim is None else trim
     if limit:
         excess = _excess(mesh.vertices, cloud, tree, limit, usual)
@@ -67,17 +67,16 @@ def finish(
     if trim:
         if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
-        crumbs = _crumbs(near, np.pi * trim**2)
-        mesh = near if crumbs.all() else near.keep_faces(~crumbs)
+        mesh = near.keep_faces(~_crumbs(near, np.pi * trim**2))
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
 def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, usual: float) -> Floats:
-    """(v,) how much farther than `limit` from all points vertices are, at most that much again; below 0 within it.
+    """(v,) how much farther than `limit` from all points vertices are; below 0 within it.
 
     tree: of the points. Where these are so far apart that the surface between them goes beyond what is `usual`, the
-    limit is no less than REACH: of that of a point and its neighbours' the next to largest, so that one point alone,
-    beside many, holds nothing.
+    limit goes as much farther: for REACH, of that of a point and its neighbours' the next to largest, so that one point
+    alone, beside many, holds nothing.
     """
     away, _ = tree.query(vertices, distance_upper_bound=2 * limit, workers=-1)
     excess = np.minimum(away, 2 * limit) - limit
@@ -89,8 +88,8 @@ def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, us
     others, at = np.unique(around.clip(max=len(even) - 1), return_inverse=True)
     apart = tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
-    thin = reach > max(usual, limit)
-    excess[far[thin]] = tree.query(vertices[far[thin]], workers=-1)[0] - reach[thin]
+    thin = reach > usual
+    excess[far[thin]] = tree.query(vertices[far[thin]], workers=-1)[0] - (limit + reach[thin] - usual)
     return excess
 
 
@@ -101,7 +100,7 @@ def _beyond(vertices: Floats, cloud: PointCloud, cube: Frame) -> Floats:
 
 
 def _without_flaps(near: Mesh, cut: Mesh, limit: float) -> Mesh:
-    """`near`, whose rim is at `limit` from the points, without the flap that led to what was cut.
+    """`near`, which was cut at `limit` from the points, without the flap that led to what was cut.
 
     That goes back to half of `limit`. Gaps that stay within `limit` are none: the points' neighbourhood is grown by
     `limit` and shrunk by half of it (a closing, Serra 1982).
@@ -156,8 +155,9 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], str]:
 
 
 def _crumbs(mesh: Mesh, area: float) -> NDArray[np.bool_]:
-    """(f,) true for faces of pieces that a cut left, smaller than `area`; a closed one was not cut."""
+    """(f,) true for faces of pieces that a cut left, smaller than `area`: but for the largest, and for closed ones."""
     labels = mesh.components()
-    small = np.bincount(labels, weights=mesh.areas) < area
-    small &= np.bincount(labels, weights=mesh.at_a_rim) > 0
+    areas = np.bincount(labels, weights=mesh.areas)
+    small = (areas < area) & (np.bincount(labels, weights=mesh.at_a_rim) > 0)
+    small[areas.argmax()] = False
     return small[labels]

@@ -70,6 +70,15 @@ class PointCloud:
         """Every k-th point, with its normal and colour, so that `count` to twice as many are left; all if fewer."""
         return self.select(slice(None, None, max(1, len(self) // count)))
 
+    def joined(self, other: PointCloud) -> PointCloud:
+        """These points and then the others, with what both have of normals and colours."""
+
+        def both(a: NDArray | None, b: NDArray | None) -> NDArray | None:
+            return None if a is None or b is None else np.concatenate([a, b])
+
+        points = np.concatenate([self.points, other.points])
+        return PointCloud(points, both(self.normals, other.normals), both(self.colors, other.colors))
+
     def at_random(self, count: int, rng: np.random.Generator) -> PointCloud:
         """So many of the points, each as likely as any other, in the order they have."""
         return self.select(np.sort(rng.permutation(len(self))[:count]))

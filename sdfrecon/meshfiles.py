@@ -152,6 +152,11 @@ def _polygons(path: Path) -> Arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
 
 
+def ply_has_faces(path: Path) -> bool:
+    """By its header."""
+    return re.search(rb"^element face [1-9]", _header(path), re.MULTILINE) is not None
+
+
 def _header(path: Path) -> bytes:
     """Of a PLY: what it says before its numbers."""
     with open(path, "rb") as file:

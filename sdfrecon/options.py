@@ -36,7 +36,7 @@ class Reconstruct:
     resolution: Maybe[int] = None
     """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 to 512."""
     steps: Maybe[int] = None
-    """Steps of the fit: more give a finer surface and take longer. If not given, 900 to 6000 by preset and points."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, 900 to 10000 by preset and points."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
@@ -50,8 +50,8 @@ class Reconstruct:
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Cut what is farther than this from all points, back to half of it, scan units; 0: nothing. If not given, a scan
-    is cut where its points end if more than a quarter of the surface is far from them."""
+    """Cut what is farther than this from all points (more where they are thin), back to half of it, scan units; 0: cut
+    nothing. If not given, a scan is cut where its points end if more than a quarter of the surface is far from them."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False

@@ -252,20 +252,20 @@ def pick_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise InputError(f"expected one of the devices auto, cpu, cuda; got {name!r}")
     if name == "cuda" and not _has_gpu():
-        raise InputError("no CUDA device was found: pass --device cpu, or --device auto to take one where there is one")
+        raise InputError(
+            "no CUDA device was found that computes: pass --device cpu, or auto to take one where there is"
+        )
     return torch.device(name)
 
 
 @cache
 def _has_gpu() -> bool:
-    """Whether there is a GPU, and this torch has kernels for it: of an old one it only warns."""
+    """Whether there is a GPU that computes: it may be full, or too old for this torch, which only warns of that."""
     if not torch.cuda.is_available():
         return False
     try:
         return torch.ones(1, device="cuda").add(1).item() == 2
-    except RuntimeError as error:
-        if "memory" in str(error):  # that it is full is another thing
-            raise
+    except RuntimeError:
         return False
 
 

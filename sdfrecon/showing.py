@@ -18,6 +18,7 @@ from sdfrecon.console import (
     duration,
     load_fitted,
     load_mesh_or_cloud,
+    load_scan,
     load_shape,
     pieces,
     say,
@@ -48,7 +49,7 @@ def info(command: Info) -> None:
                 say(f"       of the one it is blended into, from {window['right']} {window['down']} on")
             return
         center = " ".join(f"{x:.6g}" for x in field.frame.center)
-        say(f"box:   {field.frame.scale * 2:.6g} wide around {center}")
+        say(f"cube:  {field.frame.scale * 2:.6g} wide around {center}")
         if {"scan", "versions", "config"} <= about.keys():
             say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
             config, steps = about["config"], about.get("steps", about["config"]["fit"]["steps"])
@@ -62,7 +63,9 @@ def info(command: Info) -> None:
         if loaded.is_watertight:
             inside_out = ": inside out, its triangles look inwards" if loaded.volume < 0 else ""
             say(f"      volume {loaded.volume:.6g}{inside_out}")
-        loaded = files.read_cloud(command.file)
+        loaded, lines = load_scan(command.file, None, None)
+        for line in lines:
+            say(line)
     say(f"scan: {describe(loaded)}")
     used = loaded.points[finite(loaded.points)]
     if not len(used):

@@ -23,6 +23,12 @@ def device(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(autouse=True)
+def _drawn_alike() -> None:
+    """Torch's own random numbers are the same in every test, whichever others run."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def ring_and_ball() -> Path:
     """The scan that the project ships."""

@@ -122,6 +122,11 @@ def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
     seen: dict[str, float] = {}
     fit(problem, network(), FitConfig(1), generator(), watch=lambda _, terms: seen.update(terms))
     assert seen == {"a, few": 2, "b, many": 5}
+    grows = Constraint("c", "few", 10.0, ones, final_weight=1000.0)
+    on_the_way: list[float] = []
+    problem = Problem(problem.domains, [grows])
+    fit(problem, network(), FitConfig(100), generator(), watch=lambda _, terms: on_the_way.extend(terms.values()))
+    assert on_the_way == pytest.approx([grows.weight_at(0.49), 1000])
 
 
 def test_rates_warm_up_and_decay() -> None:

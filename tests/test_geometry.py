@@ -107,3 +107,15 @@ def test_faces_at_a_rim_have_an_edge_of_their_own() -> None:
     closed, opened = TETRAHEDRON.faces, TETRAHEDRON.faces[:3] + 4
     both = Mesh(np.concatenate([TETRAHEDRON.vertices] * 2), np.concatenate([closed, opened]))
     assert both.at_a_rim.tolist() == [False] * 4 + [True] * 3
+
+
+def test_points_at_random_are_from_all_parts_in_their_order() -> None:
+    taken = PointCloud(np.arange(3000.0).reshape(1000, 3)).at_random(100, np.random.default_rng(0)).points[:, 0]
+    assert len(taken) == 100
+    assert (np.diff(taken) > 0).all()
+    assert np.histogram(taken, 4, (0, 3000))[0].min() > 10
+
+
+def test_a_vertex_of_no_triangle_is_none_of_a_mesh() -> None:
+    corners = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1000, 0, 0]])
+    assert Mesh(corners, np.array([[0, 1, 2]])).welded().diagonal == pytest.approx(2**0.5)

@@ -58,6 +58,17 @@ def test_orthogonal_keeps_singular_vectors_and_levels_singular_values() -> None:
     assert (inner - torch.diag_embed(values)).abs().max() < 0.05
 
 
+def test_a_slowed_step_is_as_much_shorter() -> None:
+    ours, other = two_networks()
+    first, second = Optimiser(ours, 1e-2, 1e-2), Optimiser(other, 1e-2, 1e-2)
+    second.state["slowed"] /= 2
+    push(ours, other, seed=0)
+    first.step(0.5)
+    second.step(1.0)
+    for p, q in zip(ours.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
 @pytest.mark.parametrize("muon", [None, 1e-2])
 def test_the_state_is_all_that_is_remembered(muon: float | None) -> None:
     ours, other = two_networks()

@@ -178,7 +178,7 @@ def test_what_does_not_exist_is_named() -> None:
     with pytest.raises(InputError, match="one of the devices auto, cpu, cuda; got 'gpu'"):
         pick_device("gpu")
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="no CUDA device was found: pass --device cpu"):
+        with pytest.raises(InputError, match="no CUDA device was found that computes: pass --device cpu"):
             pick_device("cuda")
         assert pick_device("auto").type == "cpu"
 
