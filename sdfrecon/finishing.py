@@ -21,6 +21,8 @@ SIXTH = 7
 REACH = 4 / 3
 """How far a surface goes on around a point, in distances to the sixth neighbour there: fewer than one place in ten
 thousand of an even part is farther from all points."""
+FARTHEST = 8.0
+"""How many times what is usual a surface goes on, at most, where points are thin: farther off no part is looked for."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
@@ -76,11 +78,13 @@ def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, us
 
     tree: of the points. Where these are so far apart that the surface between them goes beyond what is `usual`, the
     limit goes as much farther: for REACH, of that of a point and its neighbours' the next to largest, so that one point
-    alone, beside many, holds nothing.
+    alone, beside many, holds nothing. At most for FARTHEST.
     """
-    away, _ = tree.query(vertices, distance_upper_bound=2 * limit, workers=-1)
+    bound = limit + FARTHEST * usual
+    away, _ = tree.query(vertices, distance_upper_bound=bound, workers=-1)
+    away = np.minimum(away, bound)
     excess = np.minimum(away, 2 * limit) - limit
-    far = np.flatnonzero(excess > 0)
+    far = np.flatnonzero((excess > 0) & (away < bound))
     even = evened(cloud, tree) if len(far) else cloud
     tree_of_even = tree if even is cloud else cKDTree(even.points)
     beside, at_vertex = np.unique(tree_of_even.query(vertices[far], workers=-1)[1], return_inverse=True)
@@ -89,7 +93,7 @@ def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, us
     apart = tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
     thin = reach > usual
-    excess[far[thin]] = tree.query(vertices[far[thin]], workers=-1)[0] - (limit + reach[thin] - usual)
+    excess[far[thin]] = away[far[thin]] - (limit + np.minimum(reach[thin] - usual, FARTHEST * usual))
     return excess
 
 
