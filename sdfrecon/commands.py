@@ -96,8 +96,6 @@ def reconstruct(command: Reconstruct) -> None:
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
         "notes": result.notes,
-        "triangles": len(result.mesh.faces),
-        "watertight": result.mesh.is_watertight,
     }
     if page is not None:
         from sdfrecon.showing import write_report
@@ -106,6 +104,7 @@ def reconstruct(command: Reconstruct) -> None:
     if command.run_dir is None:
         run_of(result.field, run_dir).remove()
     else:
+        run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 
     if not command.quiet:
