@@ -139,7 +139,8 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
     arrays, rest = {"points": table[:, :3]}, table[:, 3:]
     while rest.shape[1] >= 3:
         if not rest[:, :3].any():  # normals, or whatever else, that nobody filled in
-            rest = rest[:, 1 if rest.shape[1] % 3 else 3 :]
+            filled = _kind(rest[:, 1:4], alone=False) != "normals" and rest.shape[1] != 4
+            rest = rest[:, 3 if filled else 1 :]
             continue
         begins = rest.shape[1] == table.shape[1] - 3
         kind = _kind(rest[:, :3], alone=rest.shape[1] == 3 and (begins or "colors" in arrays))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -107,14 +108,15 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
 def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tuple[PointCloud, list[str]]:
     """A scan's points in a box (its least x, y, z and its largest), no more than `most` of them, and lines that say so.
 
-    Of a mesh they are its vertices and, where these do not show its surface, points on its triangles.
+    Of a mesh they are its vertices and, where these do not show its surface, points on its triangles; of few vertices
+    these points alone.
     Raises InputError for what cannot be read, and for a box without a point.
     """
     from sdfrecon.files import has_faces, read_cloud
 
     cloud, lines = read_cloud(path), list[str]()
     if has_faces(path) and (points := _on_triangles(path, cloud)) is not None:
-        lines.append(f"{path}: the mesh's {len(cloud):,} vertices do not show its surface: points on it are taken, too")
+        lines.append(f"{path}: the mesh's {len(cloud):,} vertices do not show its surface: points on it are taken")
         cloud = points
     count = len(cloud)
     if box is not None:
@@ -145,16 +147,16 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
         return None
     if not len(vertices) or not 0 < mesh.areas.sum() < np.inf:
         return None
+    if mesh.normals is not None:  # the file's say more of the sides than the order of a triangle's corners
+        turned = np.einsum("fd,fkd->f", mesh.face_normals, mesh.normals[mesh.faces]) < 0
+        mesh = replace(mesh, faces=np.where(turned[:, None], mesh.faces[:, ::-1], mesh.faces))
     points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
     tree = cKDTree(vertices.points)
     away, nearest = tree.query(points, workers=-1)
-    if vertices.normals is not None:  # the file's say more of the sides than the order of a triangle's corners
-        opposed = np.einsum("nd,nd->n", normals, vertices.normals[nearest]) < 0
-        normals = np.where(opposed[:, None], -normals, normals)
     added = PointCloud(points, normals, None if vertices.colors is None else vertices.colors[nearest])
     if len(vertices) < SOME:
         return added
-    far = away > open_distance(vertices, tree)
+    far = away > open_distance(PointCloud(vertices.points), tree)
     return vertices.joined(added.select(far)) if far.mean() > UNSEEN else None
 
 

@@ -22,7 +22,7 @@ REACH = 4 / 3
 """How far a surface goes on around a point, in distances to the sixth neighbour there: fewer than one place in ten
 thousand of an even part is farther from all points."""
 FARTHEST = 8.0
-"""How many times what is usual a surface goes on, at most, where points are thin: farther off no part is looked for."""
+"""How many times what is usual a surface goes on farther, at most, where points are thin."""
 OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
@@ -78,7 +78,7 @@ def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, us
 
     tree: of the points. Where these are so far apart that the surface between them goes beyond what is `usual`, the
     limit goes as much farther: for REACH, of that of a point and its neighbours' the next to largest, so that one point
-    alone, beside many, holds nothing. At most for FARTHEST.
+    alone, beside many, holds nothing; at most FARTHEST.
     """
     bound = limit + FARTHEST * usual
     away, _ = tree.query(vertices, distance_upper_bound=bound, workers=-1)

@@ -25,8 +25,8 @@ class Reconstruct:
     """
 
     scan: Positional[Path]
-    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices, or points on large
-    triangles."""
+    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices, and points on
+    large triangles."""
     output: Maybe[Path] = None
     """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"

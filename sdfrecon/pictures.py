@@ -47,7 +47,7 @@ def read_image(path: str | Path) -> Floats:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
         if min(stored.shape[:2]) < 3:
             raise InputError(f"{path} must be at least 3 x 3 pixels; got {stored.shape[1]} x {stored.shape[0]}")
-        if stored.dtype.kind not in "bf" and stored.dtype not in (np.uint8, np.uint16):
+        if stored.dtype.kind not in "bf" and stored.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
             raise InputError(f"{path} holds {stored.dtype} numbers: save it as bytes, as 16 bits or as floats")
         image = img_as_float64(stored)
         if not np.isfinite(image).all():
@@ -82,7 +82,7 @@ def _read_tiff(path: Path) -> NDArray:
             raise InputError(f"{path} holds no pixels: the file is damaged")
         if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
             raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
-        if page.photometric.name == "YCBCR" or page.compression in PILLOWS:
+        if page.photometric.name == "YCBCR" or (page.photometric.name in PHOTOMETRICS and page.compression in PILLOWS):
             return _read_picture(path)
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")

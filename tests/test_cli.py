@@ -56,7 +56,7 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ring.glb", "ring.safetensors"], "no checkpoint is left"
     said = capsys.readouterr().out
     for fact in ("12,594 points, normals, no colours", "3 sine layers of 128, 150 steps on cpu", "48 cells",
-                 "for the fit and", "GB of memory", "watertight, of cells of 0.0"):  # fmt: skip
+                 "points 0.0137 apart", "for the fit and", "GB of memory", "watertight, of cells of 0.0"):  # fmt: skip
         assert fact in said
 
     run("mesh", field, "--output", tmp_path / "fine.ply", "--resolution", "64")
@@ -139,6 +139,20 @@ def test_a_mesh_of_few_large_triangles_is_taken_by_its_surface(
     said = capsys.readouterr().out
     assert "inside out" in said
     assert "scan: 100,000 points" in said
+
+
+def test_points_on_a_thin_wall_look_away_from_it(tmp_path: Path) -> None:
+    outer, inner = trimesh.creation.box((100, 100, 100)), trimesh.creation.box((96, 96, 100))
+    inner.apply_translation((0, 0, 2))
+    inner.invert()
+    trimesh.util.concatenate([outer, inner]).export(tmp_path / "bin.stl")
+    taken, _ = load_scan(tmp_path / "bin.stl", None, None)
+    assert taken.normals is not None
+    below = taken.points[:, 2] == -50
+    assert below.sum() > 5000
+    assert (taken.normals[below, 2] < -0.99).all()
+    floor = np.isclose(taken.points[:, 2], -48)
+    assert (taken.normals[floor, 2] > 0.99).all()
 
 
 def test_points_are_added_where_a_meshs_vertices_do_not_show_it(tmp_path: Path) -> None:

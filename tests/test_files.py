@@ -218,6 +218,8 @@ def test_text_columns_are_told_apart(
         ([np.linspace(-5, 7, 120).reshape(40, 3), np.tile([1, 0, 0], (40, 1))], False, False),
         ([257 * COLORS.astype(int), np.full((40, 1), 2)], False, True),
         ([np.zeros((40, 3)), COLORS], False, True),
+        ([np.zeros((40, 3)), COLORS, np.full((40, 1), 255)], False, True),
+        ([np.zeros((40, 3)), COLORS, np.full((40, 2), 7)], False, True),
         ([np.zeros((40, 1)), NORMALS], True, False),
         ([np.zeros((40, 3))], False, False),
     ],

@@ -164,6 +164,8 @@ def test_a_field_of_other_shapes_or_another_version_is_refused(
     ):
         files.write_tensors(path, changed, known)
         refused(capsys, "info", path)
+        refused(capsys, "mesh", path, "--output", tmp_path / "mesh.ply")
+    assert [p.name for p in tmp_path.iterdir()] == ["field.safetensors"]
 
 
 def test_a_field_that_reconstruct_did_not_make_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
