@@ -37,6 +37,8 @@ def read(path: Path) -> Arrays:
     import trimesh
 
     suffix = path.suffix.lower()
+    if suffix == ".ply":
+        _check_columns(path)
     textures: dict[str, Any] = {"skip_materials": True} if suffix in (".ply", ".obj") else {}
     try:
         with open(path, "rb") as file:
@@ -105,10 +107,7 @@ def read_ply(path: Path) -> Arrays:
     import trimesh
     from trimesh.exchange.ply import load_ply
 
-    vertex = re.search(rb"element vertex [1-9].*?(?=element|$)", _header(path), re.DOTALL)
-    columns = re.findall(r"property \w+ (\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
-    if columns and not {"x", "y", "z"} <= set(columns):
-        raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
+    _check_columns(path)
     try:
         with open(path, "rb") as file:
             loaded = load_ply(file, fix_texture=False, skip_materials=True)
@@ -150,6 +149,14 @@ def _polygons(path: Path) -> Arrays:
             raise ValueError(done.stderr.strip() or "Open3D crashed over it")
         with np.load(made) as arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
+
+
+def _check_columns(path: Path) -> None:
+    """Raises InputError for a PLY whose vertices have columns, but no x, y, z."""
+    vertex = re.search(rb"element vertex [1-9].*?(?=element|$)", _header(path), re.DOTALL)
+    columns = re.findall(r"property \w+ (\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
+    if columns and not {"x", "y", "z"} <= set(columns):
+        raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
 
 
 def ply_has_faces(path: Path) -> bool:

@@ -116,6 +116,14 @@ def test_a_textured_obj_keeps_the_colours_of_its_vertices(tmp_path: Path) -> Non
     assert sorted(colors.tolist()) == [[0, 128, 255], [64, 128, 255], [128, 128, 255]]
 
 
+def test_a_ply_without_places_says_so_to_who_looks_for_a_mesh_first(tmp_path: Path) -> None:
+    (tmp_path / "a.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n"
+    )
+    with pytest.raises(InputError, match="needs columns x, y and z; got packed_position"):
+        load_mesh_or_cloud(tmp_path / "a.ply")
+
+
 def test_a_glb_may_hold_several_clouds_each_at_its_place(tmp_path: Path) -> None:
     scene = trimesh.Scene()
     for x in (0, 10):
