@@ -244,7 +244,7 @@ def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Pa
 
     used = result.cloud
     error = abs(result.field.distance(used.thinned(SHOWN_POINTS).points)).mean()
-    cell = 2 * result.field.frame.scale / result.field.about["config"]["resolution"]
+    cell = result.field.frame.cell(result.field.about["config"]["resolution"])
     tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)}, of cells of {cell:.3g})")
     if field is not None:
         tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")

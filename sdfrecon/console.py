@@ -164,7 +164,7 @@ def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
     """A file with triangles as a mesh, any other as a scan."""
     from sdfrecon import files
 
-    if path.suffix.lower() in files.MESH_READERS:
+    if files.has_faces(path):
         with suppress(files.NoTriangles):
             return files.read_mesh(path)
     return files.read_cloud(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,10 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
-from sdfrecon.noise import evened
+from sdfrecon.noise import SOME, evened
+
+if TYPE_CHECKING:
+    from sdfrecon.field import Field
 
 LEAST = 10
 """Fewer points make no piece of a surface: those of a range scan's outliers are one to three."""
@@ -45,14 +49,16 @@ def finish(
     tree, notes = cKDTree(cloud.points), []
     kept, on_others = supported(mesh, cloud)
     if not kept.all():
-        pieces = len(np.unique(mesh.components()[~kept]))
-        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {on_others} of the points lie")
+        pieces, some = len(np.unique(mesh.components()[~kept])), f"{on_others:,}" if on_others else "none"
+        notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {some} of the points lie")
         mesh = mesh.keep_faces(kept)
 
-    usual = 0.0 if trim == 0 else open_distance(cloud, tree)
-    near, limit = mesh, usual if trim is None else trim
-    if limit:
-        excess = _excess(mesh.vertices, cloud, tree, limit, usual)
+    near, limit = mesh, 0.0
+    if trim != 0:
+        even = _even(cloud, tree)
+        usual = _usual(*even, cloud.diagonal)
+        limit = usual if trim is None else trim
+        excess = _excess(mesh.vertices, tree, even, limit, usual)
         near = mesh.clipped(excess if cube is None else np.maximum(excess, _beyond(mesh.vertices, cloud, cube)))
         if trim and (excess > 0).any():
             near = _without_flaps(near, mesh.clipped(-excess), limit)
@@ -73,24 +79,23 @@ def finish(
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
-def _excess(vertices: Floats, cloud: PointCloud, tree: cKDTree, limit: float, usual: float) -> Floats:
+def _excess(vertices: Floats, tree: cKDTree, even: tuple[PointCloud, cKDTree], limit: float, usual: float) -> Floats:
     """(v,) how much farther than `limit` from all points vertices are; below 0 within it.
 
-    tree: of the points. Where these are so far apart that the surface between them goes beyond what is `usual`, the
-    limit goes as much farther: for REACH, of that of a point and its neighbours' the next to largest, so that one point
-    alone, beside many, holds nothing; at most FARTHEST.
+    tree: of the points. even: `_even` of them. Where these are so far apart that the surface between them goes beyond
+    what is `usual`, the limit goes as much farther: for REACH, of that of a point and its neighbours' the next to
+    largest, so that one point alone, beside many, holds nothing; at most FARTHEST.
     """
     bound = limit + FARTHEST * usual
     away, _ = tree.query(vertices, distance_upper_bound=bound, workers=-1)
     away = np.minimum(away, bound)
     excess = np.minimum(away, 2 * limit) - limit
     far = np.flatnonzero((excess > 0) & (away < bound))
-    even = evened(cloud, tree) if len(far) else cloud
-    tree_of_even = tree if even is cloud else cKDTree(even.points)
-    beside, at_vertex = np.unique(tree_of_even.query(vertices[far], workers=-1)[1], return_inverse=True)
-    around = tree_of_even.query(even.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
-    others, at = np.unique(around.clip(max=len(even) - 1), return_inverse=True)
-    apart = tree_of_even.query(even.points[others], k=[SIXTH], workers=-1)[0][:, 0]
+    known, tree_of_known = even
+    beside, at_vertex = np.unique(tree_of_known.query(vertices[far], workers=-1)[1], return_inverse=True)
+    around = tree_of_known.query(known.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
+    others, at = np.unique(around.clip(max=len(known) - 1), return_inverse=True)
+    apart = tree_of_known.query(known.points[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
     thin = reach > usual
     excess[far[thin]] = away[far[thin]] - (limit + np.minimum(reach[thin] - usual, FARTHEST * usual))
@@ -127,14 +132,30 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
 
     tree: of its points. The surface goes on between lines of points (`noise.evened`).
     """
+    return _usual(*_even(cloud, tree), cloud.diagonal)
+
+
+def _even(cloud: PointCloud, tree: cKDTree) -> tuple[PointCloud, cKDTree]:
+    """`noise.evened`, and the tree of its points."""
     even = evened(cloud, tree)
-    some = even.thinned(20_000).points
-    spacing = (tree if even is cloud else cKDTree(even.points)).query(some, k=[SIXTH], workers=-1)[0]
-    return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * cloud.diagonal)
+    return even, tree if even is cloud else cKDTree(even.points)
 
 
-def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], str]:
-    """(f,) true for faces of pieces that scan points lie on, and in words how many points lie on the others.
+def _usual(even: PointCloud, tree: cKDTree, diagonal: float) -> float:
+    """`open_distance` of a cloud of that diagonal by an even part of it and the part's tree."""
+    spacing = tree.query(even.thinned(20_000).points, k=[SIXTH], workers=-1)[0]
+    return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * diagonal)
+
+
+def missing(mesh: Mesh, field: Field, cloud: PointCloud, cell: float) -> float:
+    """The share of the points beside which the mesh is not where the field has its surface."""
+    some = cloud.thinned(SOME).points
+    away = cKDTree(mesh.vertices).query(some, workers=-1)[0]
+    return float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
+
+
+def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:
+    """(f,) true for faces of pieces that scan points lie on, and how many points, about, lie on the others.
 
     At least LEAST of them lie on such a piece, and a tenth of what would lie there evenly.
 
@@ -144,7 +165,7 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], str]:
     labels = mesh.components()
     count = int(labels.max()) + 1
     if count == 1:
-        return np.ones(len(labels), bool), "none"
+        return np.ones(len(labels), bool), 0
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
     stride = max(1, len(cloud) // 100_000)
@@ -154,8 +175,8 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], str]:
     best = points.argmax()
     evenly = np.minimum(0.1 * points[best] * area / area[best], PLENTY / stride)
     enough = np.maximum(evenly, min(LEAST / stride, points[best]))
-    kept, on_others = points >= enough, points[points < enough].sum() * stride
-    return kept[labels], f"{on_others:,}" if on_others else "none"
+    kept = points >= enough
+    return kept[labels], int(points[~kept].sum()) * stride
 
 
 def _crumbs(mesh: Mesh, area: float) -> NDArray[np.bool_]:

@@ -57,6 +57,10 @@ class Frame:
         """A length or many, unit -> world."""
         return distance_unit * self.scale
 
+    def cell(self, resolution: int) -> float:
+        """The edge, world units, of one of so many cells along the cube."""
+        return 2 * self.scale / resolution
+
     def to_unit(self, cloud: PointCloud) -> PointCloud:
         """The cloud in unit coordinates; its normals stay, since a similarity without rotation keeps directions."""
         return replace(cloud, points=self.points_to_unit(cloud.points))

@@ -19,11 +19,11 @@ from scipy.spatial import cKDTree
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.field import Field
-from sdfrecon.finishing import WORTH_SAYING, finish
+from sdfrecon.finishing import WORTH_SAYING, finish, missing
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.noise import SOME, evened, spacing_and_noise
+from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.shapes import evenly_spread
@@ -168,8 +168,8 @@ def reconstruct(
         mesh, finishing_notes = finish(made, cloud, config.trim, frame)
     for line in finishing_notes:
         note(line)
-    cell = 2 * frame.scale / config.resolution
-    if (lost := _lost(made, field, cloud, cell)) > WORTH_SAYING:
+    cell = frame.cell(config.resolution)
+    if (lost := missing(made, field, cloud, cell)) > WORTH_SAYING:
         note(
             f"warning: {lost:.1%} of the points have no surface near: is it thinner than {cell:.3g}? raise --resolution"
         )
@@ -177,13 +177,6 @@ def reconstruct(
         doubt = "warning: " if mesh.is_watertight else ""
         note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
     return Reconstruction(mesh, field, cloud, notes, losses)
-
-
-def _lost(mesh: Mesh, field: Field, cloud: PointCloud, cell: float) -> float:
-    """The share of the points beside which the mesh is not where the field has its surface."""
-    some = cloud.thinned(SOME).points
-    away = cKDTree(mesh.vertices).query(some, workers=-1)[0]
-    return float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
 
 
 def _problem(unit: PointCloud, config: SurfaceConfig | None, generator: torch.Generator) -> Problem:

@@ -7,6 +7,7 @@ import torch
 
 import sdfrecon
 from sdfrecon.field import Field
+from sdfrecon.finishing import missing
 from sdfrecon.fit import FitConfig, draw
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud
@@ -17,7 +18,6 @@ from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
     Reconstruction,
-    _lost,
     describe,
     pick_device,
     reconstruct,
@@ -51,7 +51,7 @@ def test_points_beside_which_the_mesh_has_no_surface_are_counted() -> None:
     large, small = evenly_spread(900), evenly_spread(100)
     cloud = PointCloud(np.concatenate([large / 2, small / 100 + 0.7]), np.concatenate([large, small]))
     for resolution, share in ((256, 0.0), (64, 0.1)):
-        assert _lost(field.mesh(resolution), field, cloud, 2 / resolution) == share
+        assert missing(field.mesh(resolution), field, cloud, 2 / resolution) == share
 
 
 @pytest.fixture(scope="module")
