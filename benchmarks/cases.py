@@ -27,7 +27,7 @@ class RingAndBall:
 
     def jet(self, unit: Tensor) -> Jet:
         slope = torch.from_numpy(gradient(RING_AND_BALL, unit.double().numpy())[:, None])
-        return Jet(self.value(unit), lambda: slope, lambda: slope)
+        return Jet(self.value(unit), lambda: slope)
 
 
 def shapes() -> list[str]:

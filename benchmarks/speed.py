@@ -197,7 +197,7 @@ def double_backward(field: Siren, points: torch.Tensor) -> Jet:
     def gradient() -> torch.Tensor:
         return torch.autograd.grad(value.sum(), points, create_graph=True)[0][:, None]
 
-    return Jet(value, gradient, gradient)
+    return Jet(value, gradient)
 
 
 def peak_bytes(device: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
@@ -58,6 +60,9 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    # Looking for garbage among all that torch brings takes half a second at its import, and as much again at the exit.
+    gc.set_threshold(200_000, 50, 50)
+    atexit.register(gc.freeze)
     said = StringIO()
     try:
         with redirect_stderr(said):

@@ -48,16 +48,16 @@ def zero_level(_: Attributes, jet: Jet) -> Tensor:
 
 
 def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
-    """1 - cos(grad f, n) with the point's normal `normals` (n, d) (Sitzmann et al. 2020, eq. 6).
+    """1 - cos(grad f, n) with the point's unit normal `normals` (n, d) (Sitzmann et al. 2020, eq. 6).
 
     Normals carry the sign: without them f and -f fit equally well.
     """
-    return 1 - F.cosine_similarity(jet.gradient.squeeze(1), known["normals"], dim=-1)
+    return 1 - (jet.gradient.squeeze(1) * known["normals"]).sum(-1) / jet.slope.squeeze(1)
 
 
 def eikonal(_: Attributes, jet: Jet) -> Tensor:
     """| |grad f| - 1 |: a distance grows by one for each unit walked (Sitzmann et al. 2020, eq. 6)."""
-    return (_norm(jet.gradient.squeeze(1)) - 1).abs()
+    return (jet.slope.squeeze(1) - 1).abs()
 
 
 def off_surface(alpha: float) -> Residual:
@@ -100,7 +100,7 @@ def heat(absorption: float) -> Residual:
     def residual(known: Attributes, jet: Jet) -> Tensor:
         f, sign = jet.value.squeeze(1), known["sign"]
         size = f.abs() * (sign * f >= 0)
-        return 0.5 * torch.exp(-2 * absorption * size) * (jet.gradient.squeeze(1).square().sum(-1) + 1)
+        return 0.5 * torch.exp(-2 * absorption * size) * (jet.slope.squeeze(1).square() + 1)
 
     return residual
 
@@ -202,7 +202,3 @@ def at_all_scales(errors: Tensor) -> Tensor:
         total = total + weight * errors.square().mean()
     return total
 
-
-def _norm(vectors: Tensor) -> Tensor:
-    # A norm has no derivative at 0; the small constant gives it one there.
-    return (vectors.square().sum(-1) + 1e-12).sqrt()

@@ -79,10 +79,7 @@ class Field:
             away = jet.value.sign() * torch.nn.functional.normalize(beyond, dim=-1)
             return (jet.gradient * (beyond == 0)[:, None]) + away[:, None]
 
-        def laplacian() -> Tensor:
-            raise NotImplementedError("at the cube's faces the continued field has no second derivatives")
-
-        return Jet(jet.value + jet.value.sign() * beyond.norm(dim=-1, keepdim=True), gradient, laplacian)
+        return Jet(jet.value + jet.value.sign() * beyond.norm(dim=-1, keepdim=True), gradient)
 
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         return evaluate(function, points, self.frame, self.device)

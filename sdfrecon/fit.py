@@ -45,7 +45,7 @@ Watch = Callable[[int, dict[str, float]], bool | None]
 class FitConfig:
     """How the parameters move."""
 
-    steps: int = 900
+    steps: int = 800
     """Optimiser steps: more make a finer surface and take longer."""
     learning_rate: float = 1e-3
     """Adam's step (Kingma and Ba 2015)."""

@@ -7,6 +7,8 @@ from functools import cached_property
 
 from torch import Tensor
 
+Derivative = Callable[[], Tensor]
+
 
 class Jet:
     """value (n, c), gradient (n, c, d) and laplacian (n, c) of a field at n points.
@@ -15,10 +17,12 @@ class Jet:
     at some of the points each and shares the work: the whole batch is differentiated once, whoever asks first.
     """
 
-    def __init__(self, value: Tensor, gradient: Callable[[], Tensor], laplacian: Callable[[], Tensor]) -> None:
+    def __init__(
+        self, value: Tensor, gradient: Derivative, laplacian: Derivative | None = None, slope: Derivative | None = None
+    ) -> None:
+        """laplacian: None where nobody asks for it. slope: None has it from the gradient."""
         self.value = value
-        self._gradient = gradient
-        self._laplacian = laplacian
+        self._gradient, self._laplacian, self._slope = gradient, laplacian, slope
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -28,13 +32,20 @@ class Jet:
     @cached_property
     def laplacian(self) -> Tensor:
         """(n, c): the sum of every channel's second derivatives."""
+        if self._laplacian is None:
+            raise NotImplementedError("this field has no second derivatives")
         return self._laplacian()
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """(n, c): the size of the gradient. A norm has no derivative at 0; the small constant gives it one there."""
+        return self._slope() if self._slope else (self.gradient.square().sum(-1) + 1e-12).sqrt()
 
     def split(self, counts: Sequence[int]) -> list[Jet]:
         """The jets at the first `counts[0]` points, the next `counts[1]`, and so on."""
         parts: dict[str, Sequence[Tensor]] = {}
 
-        def part(name: str, index: int) -> Callable[[], Tensor]:
+        def part(name: str, index: int) -> Derivative:
             def taken() -> Tensor:
                 if name not in parts:
                     parts[name] = getattr(self, name).split(counts)
@@ -43,4 +54,4 @@ class Jet:
             return taken
 
         values = enumerate(self.value.split(counts))
-        return [Jet(value, part("gradient", i), part("laplacian", i)) for i, value in values]
+        return [Jet(value, *(part(name, i) for name in ("gradient", "laplacian", "slope"))) for i, value in values]

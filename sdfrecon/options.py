@@ -36,7 +36,7 @@ class Reconstruct:
     resolution: Maybe[int] = None
     """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 to 512."""
     steps: Maybe[int] = None
-    """Steps of the fit: more give a finer surface and take longer. If not given, 900 to 10000 by preset and points."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, 800 to 10000 by preset and points."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0

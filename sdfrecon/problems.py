@@ -19,6 +19,8 @@ from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, moved, uniform
 
 NEIGHBOURS = 8
 FEW = 20_000
+LEAF = 48
+"""Points in a leaf of a KD-tree that is asked from afar: from there nearly all are as near."""
 SURE = 0.7
 """Size of the mean cosine between the nearest normals and the ways from them, from which on their side is believed in
 the box: of a surface that was seen, the nearest points lie straight below; where none was, at the rim, to one side. Off
@@ -98,7 +100,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
         {
             "surface": Pool(points, {"normals": _tensor(cloud.normals, generator)}, config.on_surface),
             "near": Pool(near, sign_and_reach(near, cloud, tree), config.near_surface),
-            "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points), SURE), config.in_box),
+            "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points, leafsize=LEAF), SURE), config.in_box),
         },
         [
             Constraint("zero level", "surface", config.zero_level, c.zero_level, config.final_zero_level),

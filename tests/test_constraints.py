@@ -66,7 +66,7 @@ def test_far_from_the_surface_the_soft_terms_vanish() -> None:
 @pytest.mark.parametrize(("sign", "pushes"), [(1.0, False), (0.0, True), (-1.0, True)])
 def test_heat_does_not_hold_a_value_on_the_wrong_side(sign: float, pushes: bool) -> None:
     value = torch.full((1, 1), -0.01, requires_grad=True)
-    jet = Jet(value, lambda: torch.ones(1, 1, 3), lambda: torch.zeros(1, 1))
+    jet = Jet(value, lambda: torch.ones(1, 1, 3))
     c.heat(15.0)({"sign": torch.tensor([sign])}, jet).sum().backward()
     assert value.grad is not None
     assert (value.grad.item() > 0) is pushes
@@ -74,7 +74,7 @@ def test_heat_does_not_hold_a_value_on_the_wrong_side(sign: float, pushes: bool)
 
 def test_a_gradient_of_zero_has_a_finite_slope() -> None:
     gradient = torch.zeros(1, 1, 3, requires_grad=True)
-    jet = Jet(torch.zeros(1, 1), lambda: gradient, lambda: torch.zeros(1, 1))
+    jet = Jet(torch.zeros(1, 1), lambda: gradient)
     c.eikonal({}, jet).sum().backward()
     assert gradient.grad is not None
     assert gradient.grad.isfinite().all()
@@ -109,7 +109,7 @@ def test_a_guiding_gradient_counts_by_the_value_that_it_can_have() -> None:
     def measured(field: Tensor) -> Tensor:
         slopes = field[corners][:, None]
         residual = c.match_divergence(inside, 0.1)
-        return residual({"gradient": torch.zeros_like(slopes)}, Jet(slopes, lambda: slopes, lambda: slopes))
+        return residual({"gradient": torch.zeros_like(slopes)}, Jet(slopes, lambda: slopes))
 
     y, x = torch.meshgrid(torch.arange(4.0), torch.arange(8.0), indexing="ij")
     across = torch.stack([x.square(), torch.zeros_like(x)], dim=-1)

@@ -25,7 +25,7 @@ class Below:
 
     def jet(self, unit: Tensor) -> Jet:
         up = torch.tensor([0.0, 0, 1]).expand(len(unit), 1, 3)
-        return Jet(self.value(unit), lambda: up, lambda: torch.zeros(len(unit), 1))
+        return Jet(self.value(unit), lambda: up)
 
 
 def seen(share: float, count: int = 4000) -> PointCloud:

@@ -26,9 +26,7 @@ class Ball:
 
     def jet(self, unit: Tensor) -> Jet:
         way = unit - self.center
-        return Jet(
-            self.value(unit), lambda: torch.nn.functional.normalize(way, dim=-1)[:, None], lambda: torch.zeros(0)
-        )
+        return Jet(self.value(unit), lambda: torch.nn.functional.normalize(way, dim=-1)[:, None])
 
 
 class Network:

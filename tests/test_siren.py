@@ -116,11 +116,12 @@ def test_a_part_of_a_jet_is_the_jet_of_the_part() -> None:
     torch.testing.assert_close(whole.value, part.value)
     torch.testing.assert_close(whole.gradient, part.gradient)
     torch.testing.assert_close(whole.laplacian, part.laplacian)
+    torch.testing.assert_close(whole.slope, part.gradient.norm(dim=-1))
 
 
 def test_derivatives_are_computed_once() -> None:
     calls = []
-    jet = Jet(torch.zeros(4, 1), lambda: calls.append(1) or torch.zeros(4, 1, 3), lambda: torch.zeros(4, 1))  # type: ignore[func-returns-value]
+    jet = Jet(torch.zeros(4, 1), lambda: calls.append(1) or torch.zeros(4, 1, 3))  # type: ignore[func-returns-value]
     assert [part.gradient.shape for part in jet.split([1, 3])] == [(1, 1, 3), (3, 1, 3)]
     assert calls == [1]
 
