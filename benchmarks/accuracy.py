@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cases
 import numpy as np
@@ -38,7 +39,7 @@ OURS = ("draft", "standard", "fine")
 TARGETS = {"draft": (0.85, 0.85, 0.6), "standard": (0.75, 0.75, 0.5), "fine": (0.7, 0.7, 0.45)}
 ON_CLEAN = {"draft": (2.0, np.inf, np.inf), "standard": (1.0, 1.0, 1.0), "fine": (0.75, 0.75, 0.75)}
 WORST = 0.01  # share of the diagonal at which the error maps' colours end
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -79,10 +80,10 @@ def main(args: Args) -> None:
             if not results.has(shape, scan, seed, method):
                 measure(results, shape, scan, seed, method)
     rows = [r for r in results.rows if r["shape"] in shapes and r["scan"] in args.scans and r["seed"] in args.seeds]
-    rows = [r for r in rows if str(r["method"]).removesuffix("_trimmed") in args.methods]
+    rows = [r for r in rows if r["method"].removesuffix("_trimmed") in args.methods]
     print(heading())
     for what in ("commit", "machine"):
-        print(f"Rows measured at {what} {', '.join(sorted({str(r[what]) for r in rows}))}.")
+        print(f"Rows measured at {what} {', '.join(sorted({r[what] for r in rows}))}.")
     tables(rows)
     plot(rows)
     for shape in shapes:
@@ -184,7 +185,7 @@ def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> li
     draft = results.find(shape, scan, seed, "draft")
     if draft is None or "seconds" not in draft:
         raise SystemExit(f"{method} is given draft's time: measure draft first")
-    budget = float(str(draft["seconds"])) * (10 if method == "paper_x10" else 1)
+    budget = draft["seconds"] * (10 if method == "paper_x10" else 1)
     step = max(seconds_per_step(PRESETS["paper"], pick_device("auto")), 1e-4)
     return ["--steps", str(round(budget / step))]
 
@@ -208,9 +209,7 @@ def coloured(mesh: Mesh, truth: Mesh) -> Mesh:
 
 def trio(row: Row) -> Floats:
     """Chamfer and Hausdorff as shares of the diagonal, and 1 - NC."""
-    chamfer, hausdorff, nc, diagonal = (
-        float(str(row[k])) for k in ("chamfer", "hausdorff", "normal_consistency", "diagonal")
-    )
+    chamfer, hausdorff, nc, diagonal = (row[k] for k in ("chamfer", "hausdorff", "normal_consistency", "diagonal"))
     return np.array([chamfer / diagonal, hausdorff / diagonal, 1 - nc])
 
 
@@ -222,7 +221,7 @@ def tables(rows: list[Row]) -> None:
     )
     print("the diagonal; H (Hausdorff) in 1e-2. F at 0.1% and 0.5% of it. NC the mean |cos| between normals.")
     print("closed, genus: how many meshes are watertight, and of the true genus of those that have one. Seconds from")
-    print("file to file.\n")
+    print("file to file, the median.\n")
     names = (
         "accuracy",
         "completeness",
@@ -256,7 +255,7 @@ def tables(rows: list[Row]) -> None:
         figures = []
         for method in dict.fromkeys(r["method"] for r in found):
             mine = [r for r in found if r["method"] == method]
-            both = [np.mean([float(str(r[key])) for r in mine]) for key in ("chamfer", "hausdorff")]
+            both = [np.mean([r[key] for r in mine]) for key in ("chamfer", "hausdorff")]
             figures.append(f"{method} {both[0]:.3f} / {both[1]:.2f}")
         print(f"- {shape}: {', '.join(figures)}")
 
@@ -264,14 +263,14 @@ def tables(rows: list[Row]) -> None:
 def averages(rows: list[Row]) -> str:
     """The cells of a line."""
 
-    def mean(key: str, unit: float = 1.0) -> float:
-        return float(np.mean([float(str(r[key])) for r in rows])) / unit
+    def mean(key: str) -> float:
+        return float(np.mean([r[key] for r in rows]))
 
     def share(key: str) -> float:
-        return float(np.mean([float(str(r[key])) / float(str(r["diagonal"])) for r in rows])) * 1e3
+        return float(np.mean([r[key] / r["diagonal"] for r in rows])) * 1e3
 
     distances = [f"{share(key):.3f}" for key in ("accuracy", "completeness", "chamfer", "percentile_99")]
-    f = [np.mean([r["f_score"][k] for r in rows]) for k in ("0.1%", "0.5%")]  # type: ignore[index]
+    f = [np.mean([r["f_score"][k] for r in rows]) for k in ("0.1%", "0.5%")]
     closed, right = (
         sum(bool(r["watertight"]) for r in rows),
         sum(r["genus"] == r["true_genus"] is not None for r in rows),
@@ -285,7 +284,7 @@ def averages(rows: list[Row]) -> str:
         f"{mean('normal_consistency'):.4f}",
     ]
     cells += [f"{mean('components'):.1f}", f"{closed}/{len(rows)}", f"{right}/{whole}"]
-    return " | ".join([*cells, f"{mean('seconds'):.1f}", f"{mean('gigabytes'):.2f}"])
+    return " | ".join([*cells, f"{np.median([r['seconds'] for r in rows]):.1f}", f"{mean('gigabytes'):.2f}"])
 
 
 def ratios(rows: list[Row]) -> None:
@@ -293,9 +292,11 @@ def ratios(rows: list[Row]) -> None:
     print(
         "\nOurs to the best Poisson variant of the case (that of least CD): mean ratio of CD / H / 1 - NC, below 1 is"
     )
-    print("better; and of the seconds to Poisson's at depth 9. (Targets.) phantoms: H over 5%, Poisson's under half.")
+    print(
+        "better; and of the seconds to Poisson's at depth 9, of the same machine. (Targets.) phantoms: H over 5%, Poisson's under half."
+    )
     print("or trimmed: ours with `--trim` at `open_distance` where its CD is less, a choice as Poisson is given.\n")
-    kinds = list(dict.fromkeys(str(r["scan"]) for r in rows))
+    kinds = list(dict.fromkeys(r["scan"] for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms | cases |\n|{' --- |' * (len(kinds) + 5)}")
     for method in [m for m in (*OURS, "paper", "paper_x10") if any(r["method"] == m for r in rows)]:
         ratio_line(method, rows, kinds)
@@ -310,12 +311,14 @@ def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool 
     for row in [r for r in rows if r["method"] == f"{method}{'_trimmed' * or_trimmed}"]:
         same = [r for r in rows if all(r[k] == row[k] for k in ("shape", "scan", "seed"))]
         mine = closest([r for r in same if r["method"] in (method, row["method"])])
-        rivals = [r for r in same if str(r["method"]).startswith(("poisson", "meshlab"))]
+        rivals = [r for r in same if r["method"].startswith(("poisson", "meshlab"))]
         if rivals:
             best = closest(rivals)
-            by_scan[str(row["scan"])].append(mine / best)
+            by_scan[row["scan"]].append(mine / best)
             phantoms += bool(mine[1] > 0.05 and best[1] < mine[1] / 2)
-        times += [float(str(row["seconds"])) / float(str(r["seconds"])) for r in same if r["method"] == "poisson9"]
+        times += [
+            row["seconds"] / r["seconds"] for r in same if (r["method"], r["machine"]) == ("poisson9", row["machine"])
+        ]
     hard = [ratio for kind in kinds if kind != "clean" for ratio in by_scan[kind]]
     target = f" ({slashed(TARGETS[method])})" if method in TARGETS else ""
     on_clean = f" ({slashed(ON_CLEAN[method])})" if method in TARGETS else ""
@@ -357,8 +360,8 @@ def plot(rows: list[Row]) -> None:
     good = [r for r in rows if "failed" not in r and r["method"] in known]
     if not good:
         return
-    kinds = list(dict.fromkeys(str(r["scan"]) for r in good))
-    seconds = [float(str(r["seconds"])) for r in good]
+    kinds = list(dict.fromkeys(r["scan"] for r in good))
+    seconds = [r["seconds"] for r in good]
     columns = min(4, len(kinds))
     figure, axes = pyplot.subplots(
         -(-len(kinds) // columns), columns, figsize=(4 * columns, 3.4 * -(-len(kinds) // columns)), squeeze=False
@@ -369,7 +372,7 @@ def plot(rows: list[Row]) -> None:
             for method in methods:
                 found = [r for r in good if (r["scan"], r["method"]) == (kind, method)]
                 if found:
-                    middle = np.median([float(str(r["seconds"])) for r in found])
+                    middle = np.median([r["seconds"] for r in found])
                     points.append((middle, np.median([trio(r)[0] for r in found]) * 1e3))
             if points:
                 panel.semilogx(*zip(*points, strict=True), style, color=color, label=label)

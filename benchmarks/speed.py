@@ -9,6 +9,7 @@ Every figure comes from a process of its own; those to be compared take turns.
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from machine import ROOT, heading, timed
 from tyro.conf import Positional
 
 from sdfrecon import reconstruction
+from sdfrecon.cli import SPINS
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
 from sdfrecon.fit import WATCHED, draw, fit, residuals
@@ -97,9 +99,10 @@ def main(args: Args) -> None:
 
 
 def child(*what: object) -> Any:
-    """What this file prints when it measures one thing."""
+    """What this file prints when it measures one thing, with threads that wait as the command's do."""
     command = [sys.executable, __file__, "--child", *map(str, what)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    env = {"GOMP_SPINCOUNT": SPINS, **os.environ}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
     return json.loads(next(line for line in printed if line.startswith("{")))  # viser says good-bye after it
 
 
@@ -250,12 +253,14 @@ def one_mesh(path: str, cells: str) -> dict[str, float]:
 
 def command_table(args: Args) -> None:
     """The whole command and its stages, and Open3D's Poisson at depth 9 on the same file."""
-    names = ("read", "prepare", "fit", "mesh", "finish", "write")
+    names = ("read", "prepare", "fit", "mesh", "finish", "write", "other")
+    print("\nFrom file to file, seconds. stages: all before together, on a GPU the second time in one process. whole:")
     print(
-        "\nFrom file to file, seconds. stages: the six before together, on a GPU the second time in one process. whole:"
+        "the command, timed apart from them, with the interpreter, imports, what it says, and on a GPU its start. times"
     )
-    print("the command, timed apart from them, with the interpreter, imports, and on a GPU its start. times Poisson:")
-    print("against screened Poisson (Open3D, depth 9), a command too, just before; not of files that were named.\n")
+    print(
+        "Poisson: against screened Poisson (Open3D, depth 9), a command too, just before; not of files that were named.\n"
+    )
     print(f"| scan | preset | {' | '.join(names)} | mesh, share | stages | whole | Poisson | times Poisson |")
     print(f"|{' --- |' * (len(names) + 7)}")
     with tempfile.TemporaryDirectory() as folder:
@@ -264,7 +269,7 @@ def command_table(args: Args) -> None:
             rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
             for preset in args.presets:
                 poisson = np.nan if args.scans else timed(rival)[0]
-                command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source), "--quiet"]
+                command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source)]
                 command += ["--output", str(target), "--preset", preset, "--device", args.device]
                 whole, _ = timed(command)
                 spent = child("stages", source, target, preset, args.device)
@@ -294,9 +299,12 @@ def stages(source: str, target: str, preset: str, device: str) -> dict[str, floa
     Field.mesh = clocked(spent, "mesh", Field.mesh)  # type: ignore[method-assign]
     for _ in range(2 if device == "cuda" else 1):
         spent.clear()
+        start = time.perf_counter()
         cloud = clocked(spent, "read", read_cloud)(source)
         result = reconstruction.reconstruct(cloud, preset, device=device)
         clocked(spent, "write", write_mesh)(target, result.mesh)
+        clocked(spent, "write", save_field)(Path(target).with_suffix(".safetensors"), result.field)
+        spent["other"] = time.perf_counter() - start - sum(spent.values())
     return spent
 
 
