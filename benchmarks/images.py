@@ -16,16 +16,7 @@ from skimage.transform import resize
 
 from sdfrecon.geometry import Floats
 from sdfrecon.imagefield import ImageField
-from sdfrecon.images import (
-    Edges,
-    align,
-    border,
-    laplacian,
-    psnr,
-    sobel,
-    solve_free,
-    solve_held,
-)
+from sdfrecon.images import Edges, align, border, laplacian, psnr, sobel, solve_free, solve_held
 from sdfrecon.imaging import (
     BENT,
     BLENDED,

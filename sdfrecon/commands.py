@@ -201,10 +201,7 @@ def demo(command: Demo) -> None:
 
     files.make_folder(command.output)
     config = preset("draft")
-    config = replace(
-        config,
-        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
-    )
+    config = replace(config, fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)))
     cloud = motorcycle()
     say(f"stereo_motorcycle of scikit-image: {describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"

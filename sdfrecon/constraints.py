@@ -201,4 +201,3 @@ def at_all_scales(errors: Tensor) -> Tensor:
         errors, weight = F.avg_pool1d(errors.T[None], 4, ceil_mode=True)[0].T, 2 * weight
         total = total + weight * errors.square().mean()
     return total
-

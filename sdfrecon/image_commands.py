@@ -201,12 +201,7 @@ def activations(command: ImageActivations) -> None:
             ratios.append(-10 * np.log10(sum(terms.values()) / 4))  # colours are twice as far apart as 0 and 1
 
         field = _solve(
-            image,
-            replace(ours, siren=config),
-            replace(command, width=None),
-            watch,
-            name,
-            **from_pixels(image),
+            image, replace(ours, siren=config), replace(command, width=None), watch, name, **from_pixels(image)
         )
         value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}

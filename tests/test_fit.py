@@ -113,8 +113,7 @@ def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
         return 0 * jet.value[:, 0] + 1
 
     problem = Problem(
-        {"few": Box(2, 3), "many": Box(2, 300)},
-        [Constraint("a", "few", 2.0, ones), Constraint("b", "many", 5.0, ones)],
+        {"few": Box(2, 3), "many": Box(2, 300)}, [Constraint("a", "few", 2.0, ones), Constraint("b", "many", 5.0, ones)]
     )
     samples = draw(problem, generator())
     assert sum(len(points) for points, _ in samples.values()) == 303

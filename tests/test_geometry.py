@@ -3,10 +3,7 @@ import pytest
 
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 
-TETRAHEDRON = Mesh(
-    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]],
-    [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]],
-)
+TETRAHEDRON = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
 
 def test_shapes_are_checked_by_name() -> None:
