@@ -289,13 +289,9 @@ def averages(rows: list[Row]) -> str:
 
 def ratios(rows: list[Row]) -> None:
     """Ours to the best Poisson variant of each case, which is the one with the least Chamfer distance."""
-    print(
-        "\nOurs to the best Poisson variant of the case (that of least CD): mean ratio of CD / H / 1 - NC, below 1 is"
-    )
+    print("\nOurs to the best Poisson variant of the case, that of least CD: mean ratio of CD / H / 1 - NC, below 1 is")
     print("better; and of the seconds to Poisson's at depth 9 on the same machine. (Targets.) phantoms: H over 5%, and")
-    print(
-        "Poisson's under half. or trimmed: ours with `--trim` at `open_distance` where its CD is less, as Poisson's.\n"
-    )
+    print("Poisson's under half. or trimmed: ours with `--trim` at `open_distance` where its CD is less, as theirs.\n")
     kinds = list(dict.fromkeys(r["scan"] for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | time | phantoms | cases |\n|{' --- |' * (len(kinds) + 5)}")
     for method in [m for m in (*OURS, "paper", "paper_x10") if any(r["method"] == m for r in rows)]:

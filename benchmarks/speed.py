@@ -253,9 +253,7 @@ def command_table(args: Args) -> None:
     names = ("read", "prepare", "fit", "mesh", "finish", "write", "other")
     print("\nFrom file to file, seconds. stages: all before together, on a GPU the second time in one process. whole:")
     print("the command, timed apart from them, with the interpreter, imports, what it says, and on a GPU its start.")
-    print(
-        "times Poisson: against screened Poisson (Open3D, depth 9), a command too, just before; not of named files.\n"
-    )
+    print("times Poisson: against screened Poisson (Open3D, depth 9), a command too, just before; not of --scans.\n")
     print(f"| scan | preset | {' | '.join(names)} | mesh, share | stages | whole | Poisson | times Poisson |")
     print(f"|{' --- |' * (len(names) + 7)}")
     with tempfile.TemporaryDirectory() as folder:

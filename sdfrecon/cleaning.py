@@ -23,6 +23,8 @@ STRAY_SHARE, CROWDED = 0.01, 0.2
 width that is little for nine tenths of them."""
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
+BEHIND = 0.3
+"""The sine from which on a point is behind a neighbour's tangent plane, as a thin wall's front is behind its back."""
 PLANE, ORIENTED = 20, 200_000
 """Neighbours through which a plane is laid; and points whose sides are made to agree: a million take gigabytes."""
 Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
@@ -60,7 +62,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
     cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
     around = neighbours(cloud)
-    lost = strays(around)
+    lost = strays(cloud, around)
     keep(~lost, "they are no part of the surface that their neighbours show")
     _enough(cloud, notes)
     while (far := _far(cloud.points)).any():
@@ -159,7 +161,7 @@ def _sides(points: Floats, normals: Floats, known: Floats, agreed: Floats) -> Fl
     return np.where(side < 0, -1.0, 1.0)
 
 
-def strays(around: Neighbours) -> NDArray[np.bool_]:
+def strays(cloud: PointCloud, around: Neighbours) -> NDArray[np.bool_]:
     """(n,) true for outliers: points that are no part of the surface that their neighbours show.
 
     Alone in space, where the eighth neighbour is more than twice as far as is usual in this cloud: over the
@@ -170,15 +172,37 @@ def strays(around: Neighbours) -> NDArray[np.bool_]:
     is off a surface that is smooth but for it: the mean sine is above 0.6 and three times the neighbours'; or three
     times as many neighbours are of the other side of its own surface as of its side, which is what a scanner sees
     through a hole of the inner side of a thin shell, and what images that do not fit together lay before the outer one.
+
+    The front of a thin wall has its back alone for neighbours where that was scanned more densely: what a point lies
+    behind is not heard against it, if others of which that is true agree with it.
     """
+    _, _, cosine, rise = around
+    heard = (cosine > -0.7) | (rise > -BEHIND)
+    lost = _contradicted(around, np.ones_like(heard))
+    if heard.all():
+        return lost
+    spared = np.flatnonzero(lost & ~_contradicted(around, heard))
+    if len(spared) > NEIGHBOURS:
+        _, _, cosine, rise = neighbours(cloud.select(spared))
+        lost[spared[((cosine > 0.7) & (np.abs(rise) < BEHIND)).mean(axis=1) > 0.5]] = False
+    return lost
+
+
+def _contradicted(around: Neighbours, heard: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(n,) true for those of `strays` by the neighbours (n, k) that are heard."""
     index, distance, cosine, rise = around
-    steep = rise.mean(axis=1)
+    told = heard.any(axis=1)
+
+    def mean(values: Floats) -> Floats:
+        return (values * heard).sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
+
+    steep = mean(np.abs(rise))
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])
-    apart = cosine.mean(axis=1) - steep < 0.25
-    contradicted = cosine.max(axis=1) < np.cos(np.radians(70))
-    off = (steep > 0.6) & (steep > 3 * steep[index].mean(axis=1))
+    apart = told & (mean(cosine) - steep < 0.25)
+    contradicted = told & (np.where(heard, cosine, -1).max(axis=1) < np.cos(np.radians(70)))
+    off = (steep > 0.6) & (steep > 3 * mean(steep[index]))
     lost = alone & apart | contradicted | off
-    agree, oppose = cosine > 0.7, (cosine < -0.7) & (rise < 0.6)
+    agree, oppose = heard & (cosine > 0.7), heard & (cosine < -0.7) & (np.abs(rise) < 0.6)
     while True:  # what is lost no longer speaks for those beside it
         speak = ~lost[index]
         outnumbered = (oppose & speak).sum(axis=1) > 3 * (agree & speak).sum(axis=1)
@@ -208,16 +232,17 @@ def at_a_seam(around: Neighbours) -> int:
     one part of a scan is flipped they line its rim, which grows with the root of the number of points.
     """
     _, _, cosine, rise = around
-    return int((((cosine < -0.7) & (rise < 0.2)).sum(axis=1) > 1).sum())
+    return int((((cosine < -0.7) & (np.abs(rise) < 0.2)).sum(axis=1) > 1).sum())
 
 
 def neighbours(cloud: PointCloud) -> Neighbours:
-    """(n, k) the nearest other points, distances to them, cosines between normals, sines to their tangent planes."""
+    """(n, k) the nearest other points, distances to them, cosines between normals, and sines of how far each point is
+    above their tangent planes."""
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
     offset = cloud.points[:, None] - cloud.points[index]
-    rise = np.abs(np.einsum("nkd,nkd->nk", offset, cloud.normals[index])) / distance
+    rise = np.einsum("nkd,nkd->nk", offset, cloud.normals[index]) / distance
     return index, distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdfrecon.cleaning import at_a_seam, clean, estimate_normals, neighbours, strays
+from sdfrecon.cleaning import Neighbours, at_a_seam, clean, estimate_normals, neighbours, strays
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.shapes import evenly_spread
 
@@ -56,7 +56,7 @@ def test_flipped_normals_are_counted() -> None:
     for flip in (cap, half, mixed):
         flipped = PointCloud(cloud.points, cloud.normals * flip)
         # Those that stand alone among neighbours that are not flipped go; along a seam only the odd one does.
-        lost = strays(neighbours(flipped)).sum()
+        lost = strays(*around(flipped)).sum()
         assert lost > 200 if flip is mixed else lost < 3
         *dropped, note = clean(flipped)[1]
         assert len(dropped) == 1
@@ -156,6 +156,10 @@ def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
         np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)
 
 
+def around(cloud: PointCloud) -> tuple[PointCloud, Neighbours]:
+    return cloud, neighbours(cloud)
+
+
 def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     rng = np.random.default_rng(3)
     shell = ball()
@@ -167,7 +171,7 @@ def test_strays_go_and_a_thinly_scanned_part_stays() -> None:
     wild = rng.normal(size=(300, 3))
     wild /= np.linalg.norm(wild, axis=1, keepdims=True)
     cloud = PointCloud(np.concatenate([shell.points, away]), np.concatenate([shell.normals, wild]))
-    lost = strays(neighbours(cloud))
+    lost = strays(*around(cloud))
     assert not lost[: len(shell)].any()
     assert lost[len(shell) :].mean() > 0.85
     cleaned, notes = clean(cloud)
@@ -219,12 +223,12 @@ def test_a_point_whose_normal_contradicts_its_neighbours_goes_and_edges_and_thin
     ways = [np.roll([0, 0, sign], axis + 1) for axis in axes for sign in (-1.0, 1.0)]
     points = np.concatenate([np.roll(side, np.abs(way).argmax() + 1, axis=1) + thickness / 2 * way for way in ways])
     normals = np.repeat(ways, 3000, axis=0)
-    assert strays(neighbours(PointCloud(points, normals))).mean() < 5e-3
+    assert strays(*around(PointCloud(points, normals))).mean() < 5e-3
     wrong = rng.choice(len(points), 100, replace=False)
     right = normals[wrong].copy()
     normals[wrong] = rng.normal(size=(100, 3))
     normals[wrong] /= np.linalg.norm(normals[wrong], axis=1, keepdims=True)
-    lost = strays(neighbours(PointCloud(points, normals)))
+    lost = strays(*around(PointCloud(points, normals)))
     cosine = (normals[wrong] * right).sum(axis=1)
     across = np.abs(cosine) < 0.3 if thickness < 2 else cosine < 0.3
     assert lost[wrong][across].mean() > 0.6
@@ -235,10 +239,20 @@ def test_a_point_whose_normal_contradicts_its_neighbours_goes_and_edges_and_thin
 def test_a_patch_of_the_inner_side_of_a_shell_goes_and_a_shell_of_two_sides_stays() -> None:
     outer, inner = evenly_spread(20_000), evenly_spread(4000)
     patch = 1.001 * inner[inner[:, 2] > 0.8]  # as seen through a hole, and laid before the outer side
-    lost = strays(neighbours(PointCloud(np.concatenate([outer, patch]), np.concatenate([outer, -patch]))))
+    lost = strays(*around(PointCloud(np.concatenate([outer, patch]), np.concatenate([outer, -patch]))))
     np.testing.assert_array_equal(lost, np.arange(len(lost)) >= len(outer))
     both = PointCloud(np.concatenate([outer, 0.97 * outer]), np.concatenate([outer, -outer]))
-    assert not strays(neighbours(both)).any()
+    assert not strays(*around(both)).any()
+
+
+@pytest.mark.parametrize("thickness", [0.5, 1.0, 2.0])
+def test_the_front_of_a_thin_wall_stays_however_dense_its_back_is(thickness: float) -> None:
+    rng = np.random.default_rng(6)
+    points = np.append(rng.uniform(0, 100, (12_500, 2)), np.zeros((12_500, 1)), axis=1)
+    points[10_000:, 2] = thickness
+    normals = np.tile([0, 0, -1.0], (12_500, 1))
+    normals[10_000:] *= -1
+    assert strays(*around(PointCloud(points, normals)))[10_000:].mean() < 0.06
 
 
 def test_a_point_beside_a_smooth_surface_goes_and_noise_stays() -> None:
@@ -246,8 +260,8 @@ def test_a_point_beside_a_smooth_surface_goes_and_noise_stays() -> None:
     shell, lifted = ball(5000), np.arange(0, 5000, 100)  # its eighth neighbours are 0.08 away
     height = np.zeros(5000)
     height[lifted] = rng.choice([-0.12, 0.12], len(lifted))
-    lost = strays(neighbours(replace(shell, points=shell.points * (1 + height[:, None]))))
+    lost = strays(*around(replace(shell, points=shell.points * (1 + height[:, None]))))
     assert lost[lifted].mean() > 0.9
     assert np.delete(lost, lifted).mean() < 1e-3
     noise = rng.normal(0, 0.06, (5000, 1))
-    assert strays(neighbours(replace(shell, points=shell.points * (1 + noise)))).mean() < 5e-3
+    assert strays(*around(replace(shell, points=shell.points * (1 + noise)))).mean() < 5e-3
