@@ -1,6 +1,7 @@
 """The benchmark's shapes and the scans that are made of them: known surfaces, so that every error can be measured."""
 
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import torch
@@ -102,25 +103,22 @@ def unseen(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
 def outliers(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     """The range scan, and 5% more points anywhere in its box with random normals."""
     cloud, (low, high) = scan(mesh, rng), _box(mesh)
-    assert cloud.normals is not None
     count = len(cloud) // 20
-    strays = rng.uniform(low, high, (count, 3)), unit_vectors(rng.normal(size=(count, 3)))
-    return PointCloud(np.concatenate([cloud.points, strays[0]]), np.concatenate([cloud.normals, strays[1]]))
+    return cloud.joined(PointCloud(rng.uniform(low, high, (count, 3)), unit_vectors(rng.normal(size=(count, 3)))))
 
 
 def misaligned(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
     """The range scan, each camera's image moved by 0.3% of the diagonal and turned by 0.3 degrees about the middle."""
     low, high = _box(mesh)
-    points, normals = [], []
+    center, images = (low + high) / 2, []
     for image in Scanner().images(caster(mesh), low, high, rng):
         assert image.normals is not None
         axis, shift = unit_vectors(rng.normal(size=(2, 3)))
         k = np.cross(np.eye(3), axis) * np.radians(0.3)
         turn = np.eye(3) + k + k @ k / 2  # a rotation up to the third power of so small an angle
-        center = (low + high) / 2
-        points.append((image.points - center) @ turn + center + 0.003 * mesh.diagonal * shift)
-        normals.append(unit_vectors(image.normals @ turn))
-    return PointCloud(np.concatenate(points), np.concatenate(normals))
+        moved = (image.points - center) @ turn + center + 0.003 * mesh.diagonal * shift
+        images.append(PointCloud(moved, unit_vectors(image.normals @ turn)))
+    return reduce(PointCloud.joined, images)
 
 
 def lines(mesh: Mesh, rng: np.random.Generator) -> PointCloud:
