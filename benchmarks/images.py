@@ -16,7 +16,7 @@ from skimage.transform import resize
 
 from sdfrecon.geometry import Floats
 from sdfrecon.imagefield import ImageField
-from sdfrecon.images import Edges, align, border, laplacian, psnr, sobel, solve_free, solve_held
+from sdfrecon.images import align, border, differences, laplacian, minus_divergence, psnr, sobel, solve_free, solve_held
 from sdfrecon.imaging import (
     BENT,
     BLENDED,
@@ -99,7 +99,7 @@ def derivatives(seed: int, device: str) -> Iterator[Row]:
 def activations(seed: int, device: str) -> Iterator[Row]:
     """SIREN and what came before, as large and with as many steps."""
     image, ours = camera(256), fitted(256, 256)
-    for name, config in rivals(ours.siren, 1).items():
+    for name, config in rivals(ours.siren, 1, 256).items():
         field, seconds = timed(image, dataclasses.replace(ours, siren=config), seed, device, **from_pixels(image))
         value = field.render(256, 256).clip(0, 1)
         yield f"camera 256: {name}, {field.siren.size:,} parameters", f"{psnr(value, image):.2f}", "", seconds
@@ -108,9 +108,9 @@ def activations(seed: int, device: str) -> Iterator[Row]:
 def poisson(seed: int, device: str) -> Iterator[Row]:
     """Colours from derivatives alone, aligned by mean and variance; with the border's colours, as they are."""
     image = camera(256)
-    edges, slopes, bend = Edges.of(256, 256), from_gradient(image), from_laplacian(image)
-    curved, inside = np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0))), ~border(256, 256)
-    free = solve_free(edges.minus_divergence(edges.differences(image)))
+    slopes, bend = from_gradient(image), from_laplacian(image)
+    curved, inside = minus_divergence(differences(image)), ~border(256, 256)
+    free = solve_free(curved)
     grey = solve_held(curved, np.full_like(image, GREY), inside)
     for name, config, known, solved in (("gradient", DERIVED, slopes, free), ("Laplacian", BENT, bend, grey)):
         field, seconds = timed(image, config, seed, device, **known)

@@ -26,11 +26,13 @@ from sdfrecon.options import (
 
 if TYPE_CHECKING:
     from sdfrecon.fit import Watch
-    from sdfrecon.imagefield import ImageField
+    from sdfrecon.imagefield import ImageField, Region
     from sdfrecon.imaging import ImageConfig
 
 A_PIXEL = 53
 """Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
+RENDERED = 24
+"""Bytes that a rendered pixel takes for each of its two coordinates and of its colours."""
 
 
 def fit(command: ImageFit) -> None:
@@ -42,7 +44,7 @@ def fit(command: ImageFit) -> None:
 
     _places([command.image], [command.output], [command.preview] if command.preview else [])
     image = _image(command.image, command.size)
-    field = _solve(image, fitted(*image.shape[:2]), command, **from_pixels(image))
+    field = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
     picture = field.render(*image.shape[:2])
     if command.preview:
@@ -61,8 +63,9 @@ def render(command: ImageRender) -> None:
 
     _places([command.field], [], [command.output])
     field = _field(command.field, command.device)
-    width, height = command.size or (field.width, field.height)
-    at_least(1, "--size", min(width, height), 1)
+    width, height = command.size or _alike(field, command.region)
+    at_least(1, "--size", min(width, height))
+    _refuse(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
     write_image(command.output, field.render(height, width, command.region))
     say(f"{command.output}: {width} x {height}")
 
@@ -89,7 +92,7 @@ def derivatives(command: ImageDerivatives) -> None:
         "laplacian": signed(bend),
     }
     theirs = {
-        "image": image,
+        "image" if command.image else "field's picture": image,
         "Sobel's gradient": strength(slopes),
         "its direction": directions(slopes),
         "five-point Laplacian": signed(filtered),
@@ -106,7 +109,7 @@ def derivatives(command: ImageDerivatives) -> None:
 def poisson(command: ImagePoisson) -> None:
     """Derivatives -> image."""
     from sdfrecon.files import save_field
-    from sdfrecon.images import Edges, align, alignment, border, laplacian, psnr, solve_free, solve_held
+    from sdfrecon.images import align, alignment, border, differences, minus_divergence, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
     from sdfrecon.pictures import derived, write_image, write_panels
 
@@ -114,29 +117,23 @@ def poisson(command: ImagePoisson) -> None:
     _places([command.image], [field_path], [command.output, figure])
     image = _image(command.image, command.size)
     height, width = image.shape[:2]
-    if command.source == "gradient":
-        known, edges = from_gradient(image), Edges.of(height, width)
-        curved = edges.minus_divergence(edges.differences(image))
-    else:
-        known, curved = from_laplacian(image), np.pad(-laplacian(image), ((1, 1), (1, 1), (0, 0)))
-    if command.border:
-        known |= from_border(image)
-    field = _solve(image, DERIVED if command.source == "gradient" else BENT, command, **known)
+    given, config = (from_gradient, DERIVED) if command.source == "gradient" else (from_laplacian, BENT)
+    known = given(image) | (from_border(image) if command.border else {})
+    field, how = _solve(image, _asked(config, command), command, **known), "as it is"
+    if not command.border:
+        how, raw = "aligned by mean and variance", field.render(height, width)
+        _tell(command, f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
+        field = field.toned(*alignment(raw, image))
+    save_field(field_path, field)
+    result, gradient, bend = field.levels()
+    write_image(command.output, result)
+    curved = minus_divergence(differences(image))
     if command.source == "gradient" and not command.border:
         classical = solve_free(curved)
     else:
         around = image if command.border else np.full_like(image, GREY)
         classical = solve_held(curved, around, ~border(height, width))
-    if command.border:
-        how = "as it is"
-    else:
-        how, raw = "aligned by mean and variance", field.render(height, width)
-        _tell(command, f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
-        field = field.toned(*alignment(raw, image))
-        classical = align(classical, image)
-    save_field(field_path, field)
-    result, gradient, bend = field.levels()
-    write_image(command.output, result)
+    classical = classical if command.border else align(classical, image)
     rows = [derived("original", image), derived("classical", classical)]
     write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
     _tell(command, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}")
@@ -146,7 +143,7 @@ def poisson(command: ImagePoisson) -> None:
 def blend(command: ImageBlend) -> None:
     """Two images -> one."""
     from sdfrecon.files import save_field
-    from sdfrecon.images import psnr, rgb
+    from sdfrecon.images import alpha, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.pictures import read_image, write_image, write_panels
 
@@ -154,23 +151,23 @@ def blend(command: ImageBlend) -> None:
     masks = [command.mask] if command.mask else []
     _places([command.source, command.target, *masks], [field_path], [command.output, figure])
     source, target = read_image(command.source), read_image(command.target)
-    mask = None if command.mask is None else read_image(command.mask)
-    if mask is None and source.shape[2] in (2, 4):
-        mask = source[..., -1:]
-    if mask is not None and mask.shape[:2] != source.shape[:2]:
-        raise InputError(
-            f"the mask must be of the source's size, {_size(source)}; {command.mask} is {_size(mask)}: resize it"
-        )
-    wanted = None if mask is None else rgb(mask).mean(axis=2) > 0.5
-    task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode)
-    field = _solve(task.target, BLENDED, command, **task.known)
+    shown = wanted = alpha(source) > 0.5
+    if command.mask is not None:
+        mask = read_image(command.mask)
+        wanted = rgb(mask).mean(axis=2) * alpha(mask) > 0.5
+    task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode, shown)
+    field = _solve(task.target, _asked(BLENDED, command), command, **task.known)
     filled = field.render(*task.inside.shape)
     result = task.composite(filled)
     if task.inside.all():  # it is what is filled in, but for a colour that no gradient tells
         field = field.toned(1, (result - filled).mean(axis=(0, 1)))
     field.about["window"] = {"right": task.window[1].start, "down": task.window[0].start}
     save_field(field_path, field)
-    write_image(command.output, task.pasted(result, rgb(target)))
+    picture = task.pasted(result, rgb(target))
+    if target.shape[2] in (2, 4):
+        seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside), alpha(target))
+        picture = np.dstack([picture, seen])
+    write_image(command.output, picture)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
     panels |= {"averaged": task.averaged, "classical": classical, "result": result}
@@ -191,8 +188,8 @@ def activations(command: ImageActivations) -> None:
     image = _image(command.image, command.size)
     make_folder(command.output)
     columns, curves, figures = [derived("original", image)], {}, {}
-    ours = fitted(*image.shape[:2])
-    for name, config in rivals(_asked(ours, command).siren, image.shape[2]).items():
+    ours = _asked(fitted(*image.shape[:2]), command)
+    for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
         steps: list[float] = []
         ratios: list[float] = []
 
@@ -200,9 +197,7 @@ def activations(command: ImageActivations) -> None:
             steps.append(step)
             ratios.append(-10 * np.log10(sum(terms.values()) / 4))  # colours are twice as far apart as 0 and 1
 
-        field = _solve(
-            image, replace(ours, siren=config), replace(command, width=None), watch, name, **from_pixels(image)
-        )
+        field = _solve(image, replace(ours, siren=siren), command, watch, name, **from_pixels(image))
         value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}
         columns.append(derived(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
@@ -241,15 +236,15 @@ def _image(path: Path, longest: int | None) -> Floats:
     height, width = image.shape[:2]
     if longest is None or max(height, width) <= longest:
         return image
-    at_least(8, "--size", longest, 8)
+    at_least(8, "--size", longest)
     share = longest / max(height, width)
     return resize(image, (max(3, round(height * share)), max(3, round(width * share))), anti_aliasing=True)
 
 
 def _field(path: Path, device: str) -> ImageField:
+    from sdfrecon.device import pick_device
     from sdfrecon.files import load_field
     from sdfrecon.imagefield import ImageField
-    from sdfrecon.reconstruction import pick_device
 
     field = load_field(path)
     if not isinstance(field, ImageField):
@@ -260,8 +255,8 @@ def _field(path: Path, device: str) -> ImageField:
 def _asked(config: ImageConfig, command: Fitting) -> ImageConfig:
     return replace(
         config,
-        siren=replace(config.siren, width=at_least(1, "--width", command.width, config.siren.width)),
-        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
+        siren=replace(config.siren, width=at_least(1, "--width", command.width) or config.siren.width),
+        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps),
         seed=command.seed,
     )
 
@@ -276,11 +271,11 @@ def _solve(
 ) -> ImageField:
     from sdfrecon.imaging import expected_seconds, solve
 
-    config, progress = _asked(config, command), not command.quiet and sys.stderr.isatty()
     _check_memory(config.siren.width, command.device, known)
     if not command.quiet:
         say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
+    progress = not command.quiet and sys.stderr.isatty()
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
     _tell(command, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}")
     return field
@@ -288,21 +283,31 @@ def _solve(
 
 def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
     """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
-    from sdfrecon.plan import free_memory
-    from sdfrecon.reconstruction import pick_device
+    from sdfrecon.device import pick_device
 
     pixels = 0
     if "laplacians" in known:
         pixels = len(known["laplacians"][0])
     elif "guidance" in known:
         pixels = int(known["guidance"][0].sum())
-    needed, limit = A_PIXEL * width * pixels, free_memory()
-    if pick_device(device).type == "cpu" and needed > limit:
+    if pick_device(device).type == "cpu":
         way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
-        raise InputError(
-            f"{pixels:,} pixels at once need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: "
-            f"{way}"
-        )
+        _refuse(f"{pixels:,} pixels at once", A_PIXEL * width * pixels, way)
+
+
+def _refuse(what: str, needed: float, way: str) -> None:
+    """Raises InputError where `what` needs more bytes than are free."""
+    from sdfrecon.memory import free_memory
+
+    if needed > (limit := free_memory()):
+        raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: {way}")
+
+
+def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
+    """Width and height of a picture of a region, its longer side as long as the image's."""
+    x0, y0, x1, y1 = region or (0, 0, field.width, field.height)
+    share = max(field.width, field.height) / max(x1 - x0, y1 - y0, 1e-9)
+    return max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
 
 
 def _beside(output: Path) -> tuple[Path, Path]:

@@ -24,7 +24,7 @@ def image_frame(height: int, width: int) -> Frame:
     return Frame((width / 2, height / 2), max(width, height) / 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageField:
     """A function of the place in an image, in pixels (`sdfrecon.images`), whose value is the colour, 0 to 1.
 

@@ -6,13 +6,14 @@ centre at (0.5, 0.5), so that the image covers [0, w] x [0, h].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, dctn, dst, idct, idctn, idst
 
 from sdfrecon.geometry import Floats, InputError
+
+Differences = tuple[Floats, Floats]
+"""Between neighbours to the right (h, w - 1, c), and below (h - 1, w, c)."""
 
 
 def pixel_centers(height: int, width: int, region: tuple[float, float, float, float] | None = None) -> Floats:
@@ -26,72 +27,44 @@ def pixel_centers(height: int, width: int, region: tuple[float, float, float, fl
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
-@dataclass(frozen=True)
-class Edges:
-    """Pairs of neighbouring pixels of an image: first, second (e,) are their numbers, row after row.
+def differences(image: Floats) -> Differences:
+    """What every pixel's right neighbour is more than it, and what its lower neighbour is."""
+    return np.diff(image, axis=1), np.diff(image, axis=0)
 
-    The second is to the right in the first h * (w - 1) of them, and below in the others.
+
+def gradients(between: Differences) -> tuple[Floats, Floats]:
+    """Places (n, 2), the corners between four pixels, and gradients (n, c, 2) there, a pixel, from differences.
+
+    Those of the cosines that pass through the pixels (`_sines`): differences are less the steeper, and at a
+    wave of two pixels 2 for a derivative of pi.
     """
+    slopes = []
+    for axis, part in zip((1, 0), between, strict=True):
+        waves, _ = _sines(part, axis)
+        along = dct(idst(waves, 1, axis=axis), axis=1 - axis)
+        size = along.shape[1 - axis]
+        along = dct(np.pad(along, [(0, a == 1 - axis) for a in range(3)]), 1, axis=1 - axis) / (2 * size)
+        slopes.append(np.take(along, range(1, size), axis=1 - axis))
+    both = np.stack(slopes, axis=-1)
+    return pixel_centers(*both.shape[:2]) + 0.5, both.reshape(-1, *both.shape[2:])
 
-    height: int
-    width: int
-    first: NDArray[np.int64]
-    second: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, height: int, width: int) -> Edges:
-        """All of an image's."""
-        number = np.arange(height * width).reshape(height, width)
-        first = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
-        second = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
-        return cls(height, width, first, second)
+def divergence(between: Differences) -> Floats:
+    """(h, w, c): that of the same cosines, per square pixel; of an image's own differences its Laplacian."""
+    parts = []
+    for axis, part in zip((1, 0), between, strict=True):
+        waves, k = _sines(part, axis)
+        parts.append(idct(np.pad(waves * k, [(a == axis, 0) for a in range(3)]), axis=axis))
+    return parts[0] + parts[1]
 
-    def differences(self, image: Floats) -> Floats:
-        """(e, c): the second pixel less the first."""
-        flat = image.reshape(-1, image.shape[2])
-        return flat[self.second] - flat[self.first]
 
-    def gradients(self, differences: Floats) -> tuple[Floats, Floats]:
-        """Places (n, 2), the corners between four pixels, and gradients (n, c, 2) there, a pixel, from differences.
+def minus_divergence(between: Differences) -> Floats:
+    """(h, w, c): at each pixel the differences that end there less those that begin there.
 
-        Those of the cosines that pass through the pixels (`_sines`): differences are less the steeper, and at a
-        wave of two pixels 2 for a derivative of pi.
-        """
-        slopes = []
-        for axis, part in zip((1, 0), self._split(differences), strict=True):
-            waves, _ = _sines(part, axis)
-            between = dct(idst(waves, 1, axis=axis), axis=1 - axis)
-            size = between.shape[1 - axis]
-            between = dct(np.pad(between, [(0, a == 1 - axis) for a in range(3)]), 1, axis=1 - axis) / (2 * size)
-            slopes.append(np.take(between, range(1, size), axis=1 - axis))
-        both = np.stack(slopes, axis=-1)
-        return pixel_centers(self.height - 1, self.width - 1) + 0.5, both.reshape(-1, *both.shape[2:])
-
-    def laplacian(self, differences: Floats) -> Floats:
-        """(h, w, c): the divergence of what differs so, per square pixel, of the same cosines."""
-        total = np.zeros((self.height, self.width, differences.shape[1]))
-        for axis, part in zip((1, 0), self._split(differences), strict=True):
-            waves, k = _sines(part, axis)
-            total += idct(np.pad(waves * k, [(a == axis, 0) for a in range(3)]), axis=axis)
-        return total
-
-    def _split(self, differences: Floats) -> tuple[Floats, Floats]:
-        """Those to the right (h, w - 1, c), and those below (h - 1, w, c)."""
-        across, down = np.split(differences, [self.height * (self.width - 1)])
-        return across.reshape(self.height, self.width - 1, -1), down.reshape(self.height - 1, self.width, -1)
-
-    def minus_divergence(self, differences: Floats) -> Floats:
-        """(h, w, c): at each pixel the differences of edges that end there less those of edges that begin there.
-
-        For an image's own differences that is minus its Laplacian, with Neumann's condition at the border.
-        """
-        across, down = self._split(differences)
-        flow = np.zeros((self.height, self.width, differences.shape[1]))
-        flow[:, 1:] += across
-        flow[:, :-1] -= across
-        flow[1:] += down
-        flow[:-1] -= down
-        return flow
+    For an image's own that is minus its five-point Laplacian, with Neumann's condition at the border.
+    """
+    across, down = between
+    return -np.diff(across, axis=1, prepend=0, append=0) - np.diff(down, axis=0, prepend=0, append=0)
 
 
 def _sines(differences: Floats, axis: int) -> tuple[Floats, Floats]:
@@ -136,6 +109,11 @@ def rgb(image: Floats) -> Floats:
     return np.broadcast_to(opaque(image), (*image.shape[:2], 3))
 
 
+def alpha(image: Floats) -> Floats:
+    """(h, w) of the same; 1 where it has none."""
+    return image[..., -1] if image.shape[2] in (2, 4) else np.ones(image.shape[:2])
+
+
 def psnr(image: Floats, reference: Floats) -> float:
     """Peak signal-to-noise ratio, dB, of images whose peak is 1; infinite where they are the same."""
     with np.errstate(divide="ignore"):
@@ -157,7 +135,7 @@ def align(image: Floats, reference: Floats) -> Floats:
 def solve_free(minus_laplacian: Floats) -> Floats:
     """(h, w, c): the image of mean 0 with that Laplacian and Neumann's condition at the border, by cosines.
 
-    Of `Edges.minus_divergence` it makes the image whose edges differ most nearly as given (least squares). The DCT
+    Of `minus_divergence` it makes the image whose neighbours differ most nearly as given (least squares). The DCT
     solves Poisson's equation exactly (Simchony, Chellappa and Shao 1990).
     """
     spectrum = dctn(minus_laplacian, axes=(0, 1))
@@ -173,17 +151,15 @@ def solve_held(minus_laplacian: Floats, known: Floats, unknown: NDArray[np.bool_
 
     Perez et al. 2003, eq. 7, by a sparse direct solve. Raises InputError where nothing is known.
     """
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import diags_array, kronsum
     from scipy.sparse.linalg import splu
 
     height, width, channels = known.shape
     if unknown.all():
         raise InputError("some pixels must be known, and none is: leave some out of the mask")
-    edges, free, result = Edges.of(height, width), unknown.ravel(), known.reshape(-1, channels).copy()
-    row, ones = np.arange(len(edges.first)), np.ones(len(edges.first))
-    shape = len(row), len(free)
-    slopes = csr_matrix((ones, (row, edges.second)), shape) - csr_matrix((ones, (row, edges.first)), shape)
-    matrix = (slopes.T @ slopes).tocsr()[free]
+    free, result = unknown.ravel(), known.reshape(-1, channels).copy()
+    down, across = (diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n)) for n in (height, width))
+    matrix = kronsum(across.T @ across, down.T @ down).tocsr()[free]
     right = minus_laplacian.reshape(-1, channels)[free] - matrix[:, ~free] @ result[~free]
     result[free] = splu(matrix[:, free].tocsc()).solve(right)
     return result.reshape(known.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -11,12 +12,22 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from sdfrecon.device import pick_device, seeded
 from sdfrecon.fit import FitConfig, Watch, fit, time_step
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
-from sdfrecon.images import Edges, border, pixel_centers, solve_free, solve_held
+from sdfrecon.images import (
+    Differences,
+    border,
+    differences,
+    divergence,
+    gradients,
+    minus_divergence,
+    pixel_centers,
+    solve_free,
+    solve_held,
+)
 from sdfrecon.problems import Problem, image
-from sdfrecon.reconstruction import pick_device, seeded
 from sdfrecon.siren import Siren, SirenConfig
 
 Mode = Literal["mean", "mixed", "import"]
@@ -105,8 +116,7 @@ def from_pixels(pixels: Floats) -> dict[str, Any]:
 
 def from_gradient(pixels: Floats) -> dict[str, Any]:
     """The gradients between the pixels alone: all of an image but a constant (ibid., section 4.1)."""
-    edges = Edges.of(*pixels.shape[:2])
-    return {"gradients": edges.gradients(edges.differences(colours(pixels)))}
+    return {"gradients": gradients(differences(colours(pixels)))}
 
 
 def from_laplacian(pixels: Floats) -> dict[str, Any]:
@@ -115,8 +125,8 @@ def from_laplacian(pixels: Floats) -> dict[str, Any]:
     That function is any that the border's colours make: grey ones here, until `from_border` tells them.
     """
     height, width = pixels.shape[:2]
-    edges, inside = Edges.of(height, width), ~border(height, width)
-    bent = edges.laplacian(edges.differences(colours(pixels)))[inside]
+    inside = ~border(height, width)
+    bent = divergence(differences(colours(pixels)))[inside]
     known = {"laplacians": (pixel_centers(height, width)[inside.ravel()], bent)}
     return known | from_border(np.full_like(pixels, GREY))
 
@@ -128,8 +138,11 @@ def from_border(pixels: Floats) -> dict[str, Any]:
     return {"values": (pixel_centers(height, width)[outer], pixels.reshape(-1, channels)[outer])}
 
 
-def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
-    """What a SIREN for an image is compared with, each as wide as makes it about as large."""
+def rivals(siren: SirenConfig, channels: int, longest: int) -> dict[str, SirenConfig]:
+    """What a SIREN for an image is compared with, each as wide as makes it about as large.
+
+    longest: the image's longer side, pixels; the encoding's finest wave is two of them long.
+    """
 
     def weights(config: SirenConfig) -> int:
         return Siren(2, channels, config, torch.Generator()).size  # leaves torch's own random numbers alone
@@ -138,7 +151,7 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
     others = {
         "ReLU": replace(siren, activation="relu"),
         "tanh": replace(siren, activation="tanh"),
-        "ReLU + encoding": replace(siren, activation="relu", encoding=8),
+        "ReLU + encoding": replace(siren, activation="relu", encoding=max(1, math.ceil(math.log2(longest)))),
     }
     found = {}
     for name, config in others.items():
@@ -150,7 +163,7 @@ def rivals(siren: SirenConfig, channels: int) -> dict[str, SirenConfig]:
 
 @dataclass(frozen=True)
 class Composition:
-    """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `differences` (e, c) of edges guide.
+    """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `guidance` tells neighbours apart.
 
     All in a window of the whole target, RIM pixels wider than what is inside: what is farther away decides nothing.
     source: (h, w, c) the source moved to its place, and the target around it. window: rows and columns of the whole.
@@ -159,20 +172,31 @@ class Composition:
     target: Floats
     source: Floats
     inside: NDArray[np.bool_]
-    edges: Edges
-    differences: Floats
+    guidance: Differences
     window: tuple[slice, slice]
 
     @classmethod
     def of(
-        cls, source: Floats, target: Floats, mask: NDArray[np.bool_] | None, offset: tuple[int, int], mode: Mode
+        cls,
+        source: Floats,
+        target: Floats,
+        mask: NDArray[np.bool_] | None,
+        offset: tuple[int, int],
+        mode: Mode,
+        shown: NDArray[np.bool_] | None = None,
     ) -> Composition:
         """source (h, w, c) where mask (h, w) says, in target (H, W, c), its first pixel at `offset` (right, down).
 
         The guidance (Perez et al. 2003): `import` takes the source's gradients (eq. 11), `mixed` the stronger of the
         two at each edge (eq. 12), `mean` half of each, as Sitzmann et al. 2020 (section 4.1). Where mask is None it is
-        all of the source. Raises InputError where nothing of it comes to lie in the target.
+        all of the source. shown: (h, w) where the source has colours, and not what lies hidden where it is transparent;
+        everywhere if None. Raises InputError where a mask is of another size than the source, and where nothing of it
+        comes to lie in the target.
         """
+        for known in (mask, shown):
+            if known is not None and known.shape != source.shape[:2]:
+                sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (source, known))
+                raise InputError(f"the mask must be of the source's size; they are {sizes}: resize one")
         moved, inside = target.copy(), np.zeros(target.shape[:2], bool)
         there = np.zeros_like(inside)  # where the source has a pixel
         (right, down), (height, width) = offset, source.shape[:2]
@@ -180,7 +204,7 @@ class Composition:
         columns = slice(max(right, 0), min(right + width, target.shape[1]))
         if rows.start < rows.stop and columns.start < columns.stop:
             own = slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right)
-            moved[rows, columns], there[rows, columns] = source[own], True
+            moved[rows, columns], there[rows, columns] = source[own], True if shown is None else shown[own]
             inside[rows, columns] = True if mask is None else mask[own]
         if not inside.any():
             raise InputError(
@@ -190,13 +214,15 @@ class Composition:
         rows, columns = (slice(max(0, int(used.min()) - RIM), int(used.max()) + 1 + RIM) for used in np.nonzero(inside))
         window = rows, columns
         moved, target, inside, there = moved[window], target[window], inside[window], there[window]
-        edges = Edges.of(len(target), target.shape[1])
-        ours, theirs = edges.differences(moved), edges.differences(target)
-        both = there.ravel()[edges.first] & there.ravel()[edges.second]
-        if mode == "mixed":
-            both &= np.square(ours).sum(axis=1) > np.square(theirs).sum(axis=1)
-        share = 0.5 if mode == "mean" else 1.0
-        return cls(target, moved, inside, edges, theirs + share * both[:, None] * (ours - theirs), window)
+        share, pairs = 0.5 if mode == "mean" else 1.0, (there[:, 1:] & there[:, :-1], there[1:] & there[:-1])
+
+        def guiding(ours: Floats, theirs: Floats, known: NDArray[np.bool_]) -> Floats:
+            if mode == "mixed":
+                known = known & (np.square(ours).sum(axis=2) > np.square(theirs).sum(axis=2))
+            return theirs + share * known[..., None] * (ours - theirs)
+
+        to_right, below = map(guiding, differences(moved), differences(target), pairs)
+        return cls(target, moved, inside, (to_right, below), window)
 
     def pasted(self, result: Floats, whole: Floats) -> Floats:
         """The whole target (H, W, c) with a result (h, w, c) in its window."""
@@ -211,7 +237,7 @@ class Composition:
         The guidance is no image's gradient, and of all images the one with its divergence comes nearest to it (Perez et
         al. 2003, eq. 3). Where nothing is held it is fitted itself.
         """
-        corners, slopes = self.edges.gradients(self.differences)
+        corners, slopes = gradients(self.guidance)
         if self.inside.all():
             return {"gradients": (corners, slopes)}
         height, width, channels = self.target.shape
@@ -238,7 +264,7 @@ class Composition:
     @property
     def classical(self) -> Floats:
         """(h, w, c) the least-squares answer on the pixel grid."""
-        curved = self.edges.minus_divergence(self.differences)
+        curved = minus_divergence(self.guidance)
         if self.inside.all():
             return self.composite(solve_free(curved))
         return solve_held(curved, self.target, self.inside)

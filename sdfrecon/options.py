@@ -180,7 +180,7 @@ class Fitting:
     """What every command that fits an image is told."""
 
     steps: Maybe[int] = None
-    """Steps of the fit: more come closer and take longer. If not given, what suits task and size, 80 to 4,243."""
+    """Steps of the fit: more come closer and take longer. If not given, what suits the task, 80 to 4,243."""
     width: Maybe[int] = None
     """Sines in each layer: more hold finer detail and take longer. If not given, 128 or 256, as suits the task."""
     device: Device = "auto"
@@ -206,7 +206,8 @@ class ImageFit(OneImage):
     """Fit a field to an image: a small network that gives the colour at any place, between the pixels too.
 
     It says the PSNR, how close the field comes: at 30 dB differences show in fine detail, at 40 dB hardly anywhere; and
-    the field's size in bits a pixel, of which an 8-bit picture has 8 or 24.
+    the field's size in bits a pixel, of which an 8-bit picture has 8 or 24. Between the pixels it learns what passes
+    through them smoothly (Catmull-Rom).
     """
 
     output: Path
@@ -224,7 +225,7 @@ class ImageRender:
     output: Path
     """The picture to write: .png, .jpg or .tif."""
     size: Maybe[tuple[int, int]] = None
-    """Its width and height; the image's own if not given."""
+    """Its width and height; if not given the image's own, of a region its longer side's."""
     region: Maybe[tuple[float, float, float, float]] = None
     """The part to show, X0 Y0 X1 Y1 in pixels of the image, from its upper left corner; all of it if not given."""
     device: Device = "auto"
@@ -244,7 +245,7 @@ class ImageDerivatives:
     output: Path
     """The folder to write into."""
     image: Maybe[Path] = None
-    """The image that was fitted, to compare with; the field's own picture if not given."""
+    """The image that was fitted, to compare with; if not given the field's own picture is filtered."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
 
@@ -291,8 +292,8 @@ class ImageBlend(Fitting):
 class ImageActivations(OneImage):
     """Compare a SIREN with networks of ReLU, tanh, and ReLU after a positional encoding, on one image.
 
-    All have as many parameters and steps. Writes figure.png (image, gradient and Laplacian of each), psnr.json, and
-    curves.png (the training).
+    All have as many parameters and steps, and the rate that suits a SIREN. Writes figure.png (image, gradient and
+    Laplacian of each), psnr.json, and curves.png (the training).
     """
 
     output: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ PILLOWS = (5, 6, 7)
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
+TIFFS = (b"II*\0", b"MM\0*")
+"""How a TIFF begins, and most cameras' raw files, of which Pillow reads the small picture before the large one."""
+ASSOCIATED = 1
+"""TIFF's number for an alpha channel by which the colours are multiplied."""
 PHOTOMETRICS = ("MINISBLACK", "RGB")
 """What the numbers of a TIFF may mean: brightness, or light of three colours."""
 SLIGHTLY = 1e-6
@@ -38,10 +43,11 @@ def read_image(path: str | Path) -> Floats:
     from skimage.util import img_as_float64
 
     path = Path(path)
-    if str(path) in SAMPLES and not path.exists():
+    if str(path) in SAMPLES and not path.is_file():
         return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
     with reading(path, "picture"):
         stored = (_read_tiff if path.suffix.lower() in (".tif", ".tiff") else _read_picture)(path)
+        stored = stored[0] if stored.ndim == 4 and len(stored) == 1 else stored  # a GIF of one picture
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
@@ -59,13 +65,21 @@ def read_image(path: str | Path) -> Floats:
 
 def _read_picture(path: Path) -> NDArray:
     import imageio.v3 as iio
+    from PIL import Image
 
+    stored = path.read_bytes()
+    if stored[:4] in TIFFS and path.suffix.lower() not in (".tif", ".tiff"):
+        raise InputError(f"{path} looks like a camera's raw file: develop it, and save it as PNG, JPEG or TIFF")
     try:
-        stored = path.read_bytes()
-        about = iio.immeta(stored, plugin="pillow")
-        mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
-        return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
+            about = iio.immeta(stored, plugin="pillow")
+            mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
+            return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
     except OSError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+            raise InputError(f"{path} has more than {most:,} pixels: shrink it first") from None
         if "can not handle" not in str(error):
             raise
         raise InputError(f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF or the like") from None
@@ -87,7 +101,25 @@ def _read_tiff(path: Path) -> NDArray:
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
         pixels = np.asarray(page.asarray())
-        return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
+        turned = page.tags["Orientation"].value if "Orientation" in page.tags else 1
+        pixels = _upright(pixels, turned)
+        return _unmultiplied(pixels) if [int(e) for e in page.extrasamples] == [ASSOCIATED] else pixels
+
+
+def _upright(pixels: NDArray, orientation: int) -> NDArray:
+    """Pixels (h, w) or (h, w, c) as they are to be seen, by the number that TIFF has for where the first one is."""
+    pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+
+
+def _unmultiplied(pixels: NDArray) -> Floats:
+    """(h, w, c) colours that were multiplied by the alpha behind them, and that."""
+    from skimage.util import img_as_float64
+
+    colours, alpha = np.split(img_as_float64(pixels), [-1], axis=2)
+    return np.concatenate([np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0), alpha], axis=2)
 
 
 def write_image(path: str | Path, pixels: NDArray) -> None:
@@ -106,8 +138,13 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         pixels = opaque(pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
+    how: dict[str, Any] = {}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        how = {"quality": 95, "subsampling": 0}
+    elif path.suffix.lower() in (".tif", ".tiff") and pixels.shape[2:] == (2,):  # else it would be h pages
+        how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
     with replacing(path) as temporary:
-        iio.imwrite(temporary, pixels)
+        iio.imwrite(temporary, pixels, **how)
 
 
 def write_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:

@@ -175,7 +175,7 @@ def image(
 
     if picture is not None:
         corners = unit(np.array([(0, 0), picture.shape[1::-1]]))
-        add("value", Raster("value", _tensor(2 * picture - 1, generator), corners, batch), 1.0, c.match_value)
+        add("value", Raster(_tensor(2 * picture - 1, generator), corners, batch), 1.0, c.match_value)
     if values is not None:
         add("value", colours(values), 1.0, c.match_value)
     if rim is not None:

@@ -35,55 +35,52 @@ class Pool:
         if self.count >= len(self.points):
             return self.points, self.attributes
         device = self.points.device
-        rows = torch.randint(len(self.points), (self.count,), generator=generator, device=device)
+        return self.at(torch.randint(len(self.points), (self.count,), generator=generator, device=device))
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Attributes]:
+        """These rows of the table."""
         return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}
 
 
 @dataclass(frozen=True)
-class Patches:
-    """A table of points (p, d) with attributes (p, ...), of which about `count` rows are drawn: whole patches.
+class Patches(Pool):
+    """A table of which about `count` rows are drawn in whole patches.
 
-    The table is in Z-order (Morton 1966), so that PATCH rows in a row fill a small patch. A draw takes a patch from
-    each of count / PATCH equal parts of the table, or all of it where that is as many as there are.
+    It is in Z-order (Morton 1966), so that PATCH rows in a row fill a small patch. A draw takes a patch from each of
+    count / PATCH equal parts of the table, or all of it where that is as many as there are.
     """
-
-    points: Tensor
-    attributes: Attributes
-    count: int
 
     @classmethod
     def of(cls, points: Tensor, attributes: Attributes, count: int) -> Patches:
         """Of points in any order."""
-        order = z_order(points)
-        return cls(points[order], {name: values[order] for name, values in attributes.items()}, count)
+        return cls(*Pool(points, attributes, count).at(z_order(points)), count)
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         patches, wanted = -(-len(self.points) // PATCH), max(1, self.count // PATCH)
         if wanted >= patches:
             return self.points, self.attributes
         device = self.points.device
-        parts = torch.arange(wanted, device=device) + torch.rand(wanted, generator=generator, device=device)
+        shift = torch.rand(wanted, generator=generator, device=device, dtype=torch.float32)
+        parts = torch.arange(wanted, device=device) + shift
         first = ((parts * (patches / wanted)).long() * PATCH).clamp_max(len(self.points) - PATCH)
-        rows = (first[:, None] + torch.arange(PATCH, device=device)).flatten()
-        return self.points[rows], {name: values[rows] for name, values in self.attributes.items()}
+        return self.at((first[:, None] + torch.arange(PATCH, device=device)).flatten())
 
 
 @dataclass(frozen=True)
 class Raster:
     """A picture (h, w, c) over the rectangle between corners (2, 2), and `count` places drawn anywhere in it.
 
-    What is known there, called `name`, is interpolated as in Catmull and Rom 1974: it passes through the pixels, and at
+    What is known there, its `value`, is interpolated as in Catmull and Rom 1974: it passes through the pixels, and at
     them has the slopes of central differences.
     """
 
-    name: str
     picture: Tensor
     corners: Tensor
     count: int
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         height, width, _ = self.picture.shape
-        share = torch.rand(self.count, 2, generator=generator, device=self.picture.device)
+        share = torch.rand(self.count, 2, generator=generator, device=self.picture.device, dtype=torch.float32)
         place = torch.stack([share[:, 0] * width, share[:, 1] * height], dim=1) - 0.5  # from the first pixel's centre
         first = place.floor()
         weights = _catmull_rom(place - first)
@@ -91,7 +88,7 @@ class Raster:
         columns, rows = four[:, 0].clamp(0, width - 1), four[:, 1].clamp(0, height - 1)
         around = self.picture[rows[:, :, None], columns[:, None]]
         value = torch.einsum("nrsc,nr,ns->nc", around, weights[:, 1], weights[:, 0])
-        return self.corners[0] + share * (self.corners[1] - self.corners[0]), {self.name: value}
+        return self.corners[0] + share * (self.corners[1] - self.corners[0]), {"value": value}
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,10 @@ def z_order(points: Tensor) -> Tensor:
 
 def uniform_points(count: int, dim: int, generator: torch.Generator) -> Tensor:
     """(count, dim) uniform in [-1, 1]^dim, on the generator's device."""
-    return torch.rand(count, dim, generator=generator, device=generator.device) * 2 - 1
+    return torch.rand(count, dim, generator=generator, device=generator.device, dtype=torch.float32) * 2 - 1
 
 
 def moved(points: Tensor, spread: Tensor, generator: torch.Generator) -> Tensor:
     """(n, d): points (n, d), each moved by a Gaussian of its own deviation, spread (n,), but not out of the box."""
-    noise = torch.randn(points.shape, generator=generator, device=generator.device)
+    noise = torch.randn(points.shape, generator=generator, device=generator.device, dtype=points.dtype)
     return (points + noise * spread[:, None]).clamp(-1, 1)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_cli import refused, run
 
-from sdfrecon import imaging, pictures, plan
+from sdfrecon import imaging, memory, pictures
 from sdfrecon.fit import Interrupted
+from sdfrecon.images import border
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
 SMALL = pictures.read_image("astronaut")[40:200:8, 140:300:8]
@@ -65,21 +66,42 @@ def test_ctrl_c_is_no_traceback(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("options", [(), ("--from", "laplacian"), ("--from", "laplacian", "--border")])
-def test_an_image_from_its_derivatives(tmp_path: Path, picture: Path, options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), {"gradients"}),
+        (("--border",), {"gradients", "values"}),
+        (("--from", "laplacian"), {"laplacians", "values"}),
+        (("--from", "laplacian", "--border"), {"laplacians", "values"}),
+    ],
+)
+def test_an_image_from_its_derivatives(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], told: set[str]
+) -> None:
+    seen: dict[str, Any] = {}
+    solve = imaging.solve
+    monkeypatch.setattr(imaging, "solve", lambda *args, **known: seen.update(known) or solve(*args, **known))
     run("image", "poisson", picture, *options, "--output", tmp_path / "rebuilt.png", *FAST)
+    assert seen.keys() == told
+    if "values" in told:
+        around = pictures.read_image(picture)[border(20, 20)]
+        np.testing.assert_array_equal(seen["values"][1], around if "--border" in options else 0 * around + 0.5)
     names = {"face.png", "rebuilt.png", "rebuilt.safetensors", "rebuilt_figure.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     run("image", "render", tmp_path / "rebuilt.safetensors", "--output", tmp_path / "field.png", "--device", "cpu")
     rebuilt, field = (pictures.read_image(tmp_path / f"{name}.png") for name in ("rebuilt", "field"))
     assert rebuilt.shape == SMALL.shape
     np.testing.assert_allclose(field, rebuilt, atol=1.1 / 255)
+    assert np.corrcoef(rebuilt[1:-1, 1:-1].ravel(), SMALL[1:-1, 1:-1].ravel())[0, 1] > 0.5
 
 
 def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
     tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plan, "free_memory", lambda: 1e5)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e5)
+    run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST, "--quiet")
+    shown = ("render", tmp_path / "a.safetensors", "--size", "400", "100", "--output", tmp_path / "a.png")
+    assert "400 x 100 pixels need about 0.0 GB of memory" in refused(capsys, "image", *shown)
     output = ("--output", tmp_path / "a.png", *FAST[:-2])
     assert "324 pixels at once need" in refused(capsys, "image", "poisson", picture, "--from", "laplacian", *output)
     assert "give a smaller --mask" in refused(capsys, "image", "blend", picture, "camera", *output)
@@ -93,7 +115,7 @@ def test_blending_leaves_the_target_outside_the_mask(
     of = imaging.Composition.of
 
     def watched(*args: Any) -> imaging.Composition:
-        asked.append(args[3:])
+        asked.append(args[3:5])
         return of(*args)
 
     monkeypatch.setattr(imaging.Composition, "of", watched)
@@ -120,10 +142,31 @@ def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
     np.testing.assert_array_equal(both[alpha[..., 0] == 0], target[alpha[..., 0] == 0])
 
 
+def test_a_masks_own_alpha_and_the_targets_count(tmp_path: Path) -> None:
+    wanted, seen = np.zeros((20, 20, 1)), np.ones((20, 20, 1))
+    wanted[8:12, 8:12], seen[:10] = 1, 0
+    pictures.write_image(tmp_path / "mask.png", np.dstack([np.ones((20, 20, 3)), wanted]))
+    pictures.write_image(tmp_path / "source.png", SMALL)
+    pictures.write_image(tmp_path / "target.png", np.dstack([SMALL[::-1], seen]))
+    run("image", "blend", tmp_path / "source.png", tmp_path / "target.png", "--mask", tmp_path / "mask.png",
+        "--output", tmp_path / "both.png", *FAST[:-2])  # fmt: skip
+    both = pictures.read_image(tmp_path / "both.png")
+    np.testing.assert_array_equal(both[..., 3:], np.maximum(wanted, seen))
+    outside = wanted[..., 0] == 0
+    np.testing.assert_array_equal(both[outside, :3], pictures.read_image(tmp_path / "target.png")[outside, :3])
+
+
+def test_a_region_keeps_its_shape(tmp_path: Path, picture: Path) -> None:
+    run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST, "--quiet")
+    run("image", "render", tmp_path / "a.safetensors", "--region", "0", "0", "10", "2", "--output", tmp_path / "a.png")
+    assert pictures.read_image(tmp_path / "a.png").shape == (4, 20, 3)
+
+
 def test_networks_are_compared(tmp_path: Path) -> None:
     run("image", "activations", "--output", tmp_path, *FAST, "--quiet")
     figures = json.loads((tmp_path / "psnr.json").read_text())
     assert list(figures) == ["ReLU", "tanh", "ReLU + encoding", "SIREN"]
+    assert figures["SIREN"]["psnr"] > figures["ReLU"]["psnr"] > 5
     assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "curves.png", "psnr.json"}
 
 
@@ -144,7 +187,7 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("would be overwritten", ("poisson", picture, "--output", picture)),
         ("--steps must be at least 1", ("fit", picture, "--output", tmp_path / "g.safetensors", "--steps", "0")),
         ("--size must be at least 8", ("fit", picture, "--output", tmp_path / "g.safetensors", "--size", "2")),
-        ("the mask must be of the source's size, 20 x 20", ("blend", picture, picture, "--output", out, *mask)),
+        ("they are 20 x 20 and 9 x 7", ("blend", picture, picture, "--output", out, *mask)),
         ("nothing of the source", ("blend", picture, picture, "--output", out, "--offset", "20", "0")),
         ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "21", "5")),
         ("--size must be at least 1", ("render", field, "--output", out, "--size", "0", "5")),

@@ -3,7 +3,7 @@ import pytest
 
 from sdfrecon import images
 from sdfrecon.geometry import Floats, InputError
-from sdfrecon.images import Edges
+from sdfrecon.images import differences, divergence, gradients, minus_divergence
 
 NOISE = np.random.default_rng(0).random((7, 9, 3))
 
@@ -25,17 +25,15 @@ def test_pixel_centers_are_half_a_pixel_from_the_border_row_after_row() -> None:
     assert images.pixel_centers(1, 2, (10, 20, 14, 30)).tolist() == [[11, 25], [13, 25]]
 
 
-def test_an_edge_joins_neighbours_and_has_a_linear_images_exact_slope() -> None:
-    edges = Edges.of(4, 5)
-    assert len(edges.first) == 4 * 4 + 3 * 5
-    center = images.pixel_centers(4, 5)
+def test_neighbours_of_a_linear_image_differ_by_its_slope() -> None:
     slope = np.array([[0.3, -0.2], [1.0, 2.0]])  # of two channels, to the right and down
-    linear = (center @ slope.T + 7).reshape(4, 5, 2)
-    np.testing.assert_allclose(edges.differences(linear), (center[edges.second] - center[edges.first]) @ slope.T)
+    across, down = differences((images.pixel_centers(4, 5) @ slope.T + 7).reshape(4, 5, 2))
+    np.testing.assert_allclose(across, np.broadcast_to(slope[:, 0], (4, 4, 2)))
+    np.testing.assert_allclose(down, np.broadcast_to(slope[:, 1], (3, 5, 2)))
 
 
 def test_derivatives_of_cosines_are_exact_and_those_of_a_divergence_add_up() -> None:
-    edges, frequency = Edges.of(6, 9), np.pi * np.array([[0, 8 / 9], [5 / 6, 0], [3 / 6, 4 / 9]])[:, ::-1]
+    frequency = np.pi * np.array([[0, 8 / 9], [5 / 6, 0], [3 / 6, 4 / 9]])[:, ::-1]
 
     def derivatives(places: Floats) -> tuple[Floats, Floats, Floats]:
         wave = np.cos(places[:, None] * frequency)
@@ -44,11 +42,11 @@ def test_derivatives_of_cosines_are_exact_and_those_of_a_divergence_add_up() -> 
         return value, slope, -value * np.square(frequency).sum(-1)
 
     value, _, bend = derivatives(images.pixel_centers(6, 9))
-    differences = edges.differences(value.reshape(6, 9, 3))
-    places, gradients = edges.gradients(differences)
+    between = differences(value.reshape(6, 9, 3))
+    places, slopes = gradients(between)
     np.testing.assert_allclose(places[[0, 1, 8]], [[1, 1], [2, 1], [1, 2]])
-    np.testing.assert_allclose(gradients, derivatives(places)[1], atol=1e-12)
-    np.testing.assert_allclose(edges.laplacian(differences).reshape(-1, 3), bend, atol=1e-12)
+    np.testing.assert_allclose(slopes, derivatives(places)[1], atol=1e-12)
+    np.testing.assert_allclose(divergence(between).reshape(-1, 3), bend, atol=1e-12)
 
 
 @pytest.mark.parametrize("what", ["laplacian", "sobel"])
@@ -66,15 +64,14 @@ def test_filters_approach_the_derivative_to_second_order(what: str) -> None:
 
 
 def test_an_image_is_rebuilt_from_its_slopes_but_for_the_mean() -> None:
-    edges = Edges.of(7, 9)
-    flow = edges.minus_divergence(edges.differences(NOISE))
+    flow = minus_divergence(differences(NOISE))
     np.testing.assert_allclose(images.solve_free(flow), NOISE - NOISE.mean(axis=(0, 1)), atol=1e-12)
     np.testing.assert_allclose(-flow[1:-1, 1:-1], images.laplacian(NOISE), atol=1e-12)
 
 
 def test_an_image_is_rebuilt_from_its_laplacian_and_what_is_known() -> None:
-    edges, unknown = Edges.of(7, 9), np.random.default_rng(1).random((7, 9)) < 0.6
-    flow = edges.minus_divergence(edges.differences(NOISE))
+    unknown = np.random.default_rng(1).random((7, 9)) < 0.6
+    flow = minus_divergence(differences(NOISE))
     known = np.where(unknown[..., None], 99, NOISE)
     np.testing.assert_allclose(images.solve_held(flow, known, unknown), NOISE, atol=1e-12)
     assert known[unknown].min() == 99, "what is given is not written into"

@@ -8,7 +8,7 @@ from skimage.transform import resize
 
 from sdfrecon.fit import FitConfig
 from sdfrecon.geometry import Floats, InputError
-from sdfrecon.images import laplacian, psnr
+from sdfrecon.images import differences, laplacian, psnr
 from sdfrecon.imaging import (
     Composition,
     ImageConfig,
@@ -82,8 +82,21 @@ def test_the_mean_of_two_gradients_is_the_gradient_of_the_mean() -> None:
 
 def test_mixed_takes_the_stronger_slope_at_every_edge() -> None:
     task = Composition.of(DOG, CAT, None, (0, 0), "mixed")
-    ours, theirs = (np.square(task.edges.differences(image)).sum(axis=1) for image in (DOG, CAT))
-    np.testing.assert_allclose(np.square(task.differences).sum(axis=1), np.maximum(ours, theirs))
+    for found, ours, theirs in zip(task.guidance, differences(DOG), differences(CAT), strict=True):
+        stronger = np.square(ours).sum(axis=2) > np.square(theirs).sum(axis=2)
+        np.testing.assert_allclose(found, np.where(stronger[..., None], ours, theirs), atol=1e-15)
+
+
+def test_colours_hidden_under_a_transparent_part_decide_nothing() -> None:
+    hidden, shown = np.where(HOLE[..., None], DOG, 0.0), HOLE
+    tasks = [Composition.of(source, CAT, HOLE, (0, 0), "import", shown) for source in (hidden, DOG)]
+    for one, other in zip(*(task.guidance for task in tasks), strict=True):
+        np.testing.assert_array_equal(one, other)
+    bright = np.where(HOLE[..., None], 0.6, 0.0) * np.ones(3)
+    pasted = Composition.of(bright, np.full_like(CAT, 0.5), HOLE, (0, 0), "import", shown).classical
+    np.testing.assert_allclose(pasted, 0.5, atol=1e-9)
+    with pytest.raises(InputError, match="the mask must be of the source's size; they are 30 x 24 and 9 x 7"):
+        Composition.of(DOG, CAT, np.ones((7, 9), bool), (0, 0), "import")
 
 
 def test_a_source_may_overhang_but_not_miss_the_target() -> None:
@@ -113,6 +126,10 @@ def test_bytes_are_no_colours(known: Callable[[Floats], object]) -> None:
 
 
 def test_rivals_are_as_large() -> None:
-    sizes = {name: Siren(2, 3, config).size for name, config in rivals(SirenConfig(128, 3), 3).items()}
+    sizes = {name: Siren(2, 3, config).size for name, config in rivals(SirenConfig(128, 3), 3, 256).items()}
     assert max(sizes.values()) == sizes["SIREN"]
     assert min(sizes.values()) > 0.97 * sizes["SIREN"]
+    for longest, octaves in ((256, 8), (300, 9), (512, 9)):
+        encoding = rivals(SirenConfig(128, 3), 3, longest)["ReLU + encoding"].encoding
+        assert encoding == octaves
+        assert longest / 2 ** (encoding - 1) <= 2, "its finest wave is two pixels long"

@@ -44,6 +44,47 @@ def test_a_tiff_is_read_however_its_pixels_lie(tmp_path: Path, layout: dict[str,
     np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored / 255)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_tiff_is_read_as_it_was_written(tmp_path: Path, channels: int) -> None:
+    pictures.write_image(tmp_path / "a.tif", COLOURS[..., :channels])
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), COLOURS[..., :channels], atol=0.51 / 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_upright_however_it_is_compressed(tmp_path: Path, orientation: int) -> None:
+    stored = (255 * COLOURS[..., :3]).astype(np.uint8)
+    for name, compression in (("a.tif", "raw"), ("b.tif", "tiff_lzw")):
+        Image.fromarray(stored).save(tmp_path / name, compression=compression, tiffinfo={274: orientation})
+    plain, packed = (pictures.read_image(tmp_path / name) for name in ("a.tif", "b.tif"))
+    assert plain.shape[:2] == ((8, 6) if orientation > 4 else (6, 8))
+    np.testing.assert_array_equal(plain, packed)
+
+
+def test_colours_that_alpha_multiplied_are_read_as_they_were(tmp_path: Path) -> None:
+    alpha = np.where(COLOURS[..., 3:] > 0.3, COLOURS[..., 3:], 0)
+    tifffile.imwrite(tmp_path / "a.tif", np.dstack([COLOURS[..., :3] * alpha, alpha]).astype(np.float32),
+                     photometric="rgb", extrasamples=["assocalpha"])  # fmt: skip
+    seen = alpha[..., 0] > 0
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif")[seen, :3], COLOURS[seen, :3], atol=1e-6)
+
+
+def test_a_still_gif_is_a_picture_and_a_raw_file_and_too_many_pixels_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "a.gif")
+    assert pictures.read_image(tmp_path / "a.gif").shape == (6, 8, 3)
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.tif")
+    (tmp_path / "a.tif").rename(tmp_path / "a.nef")
+    with pytest.raises(InputError, match="looks like a camera's raw file: develop it"):
+        pictures.read_image(tmp_path / "a.nef")
+    Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    assert pictures.read_image(tmp_path / "large.png").shape == (60, 80, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InputError, match=r"large\.png has more than 2,000 pixels: shrink it first"):
+        pictures.read_image(tmp_path / "large.png")
+
+
 def test_a_photograph_is_read_as_it_is_shown(tmp_path: Path) -> None:
     photo = Image.new("RGB", (8, 6), (255, 0, 0))
     turned = photo.getexif()

@@ -48,7 +48,7 @@ def test_a_raster_is_interpolated_between_pixel_centres_and_exact_for_squares() 
     y, x = torch.meshgrid(torch.arange(6) + 0.5, torch.arange(9) + 0.5, indexing="ij")
     picture = torch.stack([x, (x - 4) ** 2 - x * y + y**2], dim=-1)
     corners = torch.tensor([[-0.9, -0.6], [0.9, 0.6]])
-    places, known = Raster("value", picture, corners, 20_000).sample(generator())
+    places, known = Raster(picture, corners, 20_000).sample(generator())
     x, y = ((places - corners[0]) * 5).T
     assert 0 <= x.min() < 0.01
     assert 0 <= y.min() < 0.01
