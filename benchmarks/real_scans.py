@@ -12,7 +12,7 @@ from machine import ROOT, SHARED, heading, timed
 from sdfrecon.files import read_cloud, read_mesh
 from sdfrecon.metrics import compare, nearest
 from sdfrecon.pictures import write_image
-from sdfrecon.report import three_sides
+from sdfrecon.render import three_sides
 
 SCANS = {"gargoyle.ply": "z", "bunny_raw.ply": "y", "hand.pwn": "y", "lion.ply": "z", "room.ply": "y"}
 

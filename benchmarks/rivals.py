@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdfrecon.files import open3d, read_cloud, write_mesh
+from sdfrecon.files import read_cloud, write_mesh
 from sdfrecon.geometry import Mesh
+from sdfrecon.meshfiles import open3d
 
 
 def poisson(cloud: Path, mesh: Path, depth: int) -> None:

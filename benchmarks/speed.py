@@ -27,6 +27,7 @@ from tyro.conf import Positional
 
 from sdfrecon import reconstruction
 from sdfrecon.cli import SPINS
+from sdfrecon.device import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.field import Field
 from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
 from sdfrecon.fit import WATCHED, draw, fit, residuals
@@ -35,7 +36,6 @@ from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
-from sdfrecon.products import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.recording import captured
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig

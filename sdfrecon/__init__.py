@@ -18,16 +18,28 @@ if TYPE_CHECKING:
     from sdfrecon.files import read_mesh as read_mesh
     from sdfrecon.files import save_field as save_field
     from sdfrecon.files import write_mesh as write_mesh
+    from sdfrecon.fit import Diverged as Diverged
+    from sdfrecon.fit import Interrupted as Interrupted
     from sdfrecon.geometry import InputError as InputError
     from sdfrecon.geometry import Mesh as Mesh
     from sdfrecon.geometry import PointCloud as PointCloud
+    from sdfrecon.imagefield import ImageField as ImageField
+    from sdfrecon.metrics import Comparison as Comparison
     from sdfrecon.metrics import compare as compare
     from sdfrecon.reconstruction import PRESETS as PRESETS
+    from sdfrecon.reconstruction import ReconstructConfig as ReconstructConfig
+    from sdfrecon.reconstruction import Reconstruction as Reconstruction
     from sdfrecon.reconstruction import reconstruct as reconstruct
 
 _HOMES = {
     "estimate_normals": "cleaning",
     "Field": "field",
+    "Diverged": "fit",
+    "Interrupted": "fit",
+    "ImageField": "imagefield",
+    "Comparison": "metrics",
+    "Reconstruction": "reconstruction",
+    "ReconstructConfig": "reconstruction",
     "load_field": "files",
     "read_cloud": "files",
     "read_mesh": "files",
@@ -41,6 +53,10 @@ _HOMES = {
     "reconstruct": "reconstruction",
 }
 __all__ = [*_HOMES, "__version__"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, PointCloud, finite
+from sdfrecon.geometry import Floats, InputError, PointCloud, finite, unit_vectors
+from sdfrecon.meshfiles import open3d
 from sdfrecon.noise import evened
 
 NEIGHBOURS = 8
@@ -49,9 +50,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             cloud = cloud.select(mask)
 
     keep(finite(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
-    # Scaled by the largest component first: the squares of very small ones would vanish.
-    largest = np.abs(cloud.normals).max(axis=1, keepdims=True)
-    keep(largest[:, 0] > 0, "zero normals")
+    keep(np.asarray(cloud.normals.any(axis=1)), "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
     _enough(cloud, notes)
     if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
@@ -59,8 +58,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
     if not spread[1] > 1e-9 * spread[0]:
         raise InputError("expected points of a surface; got points on a line: check the columns of the file")
-    normals = cloud.normals / np.abs(cloud.normals).max(axis=1, keepdims=True)
-    cloud = replace(cloud, normals=normals / np.linalg.norm(normals, axis=1, keepdims=True))
+    cloud = replace(cloud, normals=unit_vectors(cloud.normals))
     around = neighbours(cloud)
     lost = strays(cloud, around)
     keep(~lost, "they are no part of the surface that their neighbours show")
@@ -72,7 +70,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
                 f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
             )
         keep(~far, "they are far from all others")
-    if (seam := at_a_seam(_without(lost, around))) > 0.25 * len(cloud) ** 0.5:
+    if (seam := at_a_seam(around, lost)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
@@ -104,11 +102,8 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
 
     Raises InputError where fewer than 10 points remain, and where without a viewpoint all lie in one plane.
     """
-    from sdfrecon.files import open3d
-
     o3d = open3d()
-    cloud = replace(cloud, normals=None).select(finite(cloud.points))
-    cloud = cloud.select(first_of_each(cloud.points))
+    cloud = distinct(replace(cloud, normals=None))
     _enough(cloud)
     even, center = evened(cloud), cloud.points.mean(axis=0)
     local = even.points - center
@@ -133,8 +128,6 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
 
 def _agreeing(pcd: Any) -> Floats:
     """(n, 3) the normals of Open3D's points, each on the side of its neighbours'."""
-    from sdfrecon.files import open3d
-
     points = np.asarray(pcd.points)
     size = np.median(np.abs(points - np.median(points, axis=0)))
     # Points that are all on one sphere have no tetrahedra, which the spanning tree is a part of.
@@ -219,20 +212,15 @@ def _single_step(points: Floats, spacing: float) -> float:
     return step if rounded and (step >= 1 or (points % 1).any()) else 0.0  # whole numbers are whole by themselves
 
 
-def _without(lost: NDArray[np.bool_], around: Neighbours) -> Neighbours:
-    """The neighbours of those that are not lost; a lost one agrees with everything."""
-    index, distance, cosine, rise = around
-    return index[~lost], distance[~lost], np.where(lost[index], 1, cosine)[~lost], rise[~lost]
-
-
-def at_a_seam(around: Neighbours) -> int:
-    """How many points have two neighbours or more on their own tangent plane with normals opposite to theirs.
+def at_a_seam(around: Neighbours, lost: NDArray[np.bool_]) -> int:
+    """How many points that are not lost have two such neighbours or more on their own tangent plane, turned over.
 
     On a surface with an inside and an outside there are none: the other side of a thin wall is off the plane. Where
     one part of a scan is flipped they line its rim, which grows with the root of the number of points.
     """
-    _, _, cosine, rise = around
-    return int((((cosine < -0.7) & (np.abs(rise) < 0.2)).sum(axis=1) > 1).sum())
+    index, _, cosine, rise = around
+    opposite = (cosine < -0.7) & (np.abs(rise) < 0.2) & ~lost[index]
+    return int((opposite.sum(axis=1) > 1)[~lost].sum())
 
 
 def neighbours(cloud: PointCloud) -> Neighbours:
@@ -287,6 +275,12 @@ def _enough(cloud: PointCloud, notes: Sequence[str] = ()) -> None:
         raise InputError(
             f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}{lost}: check the file"
         )
+
+
+def distinct(cloud: PointCloud) -> PointCloud:
+    """The points whose coordinates are finite, of those at one place the first."""
+    cloud = cloud.select(finite(cloud.points))
+    return cloud.select(first_of_each(cloud.points))
 
 
 def first_of_each(points: Floats) -> NDArray[np.bool_]:

@@ -41,15 +41,7 @@ class Image:
 
 
 Command = (
-    Annotated[Reconstruct, subcommand("reconstruct")]
-    | Annotated[MeshCommand, subcommand("mesh")]
-    | Annotated[Query, subcommand("query")]
-    | Annotated[Compare, subcommand("compare")]
-    | Annotated[Info, subcommand("info")]
-    | Annotated[Report, subcommand("report")]
-    | Annotated[View, subcommand("view")]
-    | Annotated[Image, subcommand("image")]
-    | Annotated[Demo, subcommand("demo")]
+    Reconstruct | Annotated[MeshCommand, subcommand("mesh")] | Query | Compare | Info | Report | View | Image | Demo
 )
 
 
@@ -73,6 +65,9 @@ def main(args: Sequence[str] | None = None) -> None:
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
             )
+    except BrokenPipeError:  # who read the help has gone, as `head` does
+        _drop_output()
+        sys.exit(1)
     except SystemExit as stopped:
         if not stopped.code:
             raise
@@ -99,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> None:
     task = command.task if isinstance(command, Image) else command
     try:
         run[type(task)](task)
-    except BrokenPipeError:  # who read the output has gone, as `head` does
+    except BrokenPipeError:
         _drop_output()
         sys.exit(1)
     except InputError as error:
@@ -108,15 +103,13 @@ def main(args: Sequence[str] | None = None) -> None:
         if error.filename is None:
             _drop_output()
         sys.exit(_fail(f"{error.filename or 'standard output'}: {error.strerror or error}: choose another place"))
-    except (MemoryError, RuntimeError, ArithmeticError) as error:
+    except (MemoryError, RuntimeError) as error:
         # torch reports a lack of memory, on the CPU and on a GPU, as RuntimeErrors that say so.
         if re.search("CUDA.*out of memory|CUBLAS_STATUS_(ALLOC|NOT_INIT)", str(error)):
             sys.exit(_fail("not enough memory on the GPU: free some of it, or pass --device cpu"))
         if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
-            sys.exit(_fail("not enough memory: lower --resolution or --size, or pass --max-points"))
-        if type(error).__name__ != "Diverged":
-            raise
-        sys.exit(_fail(str(error)))
+            sys.exit(_fail("not enough memory: lower --resolution or --size, or take fewer points or pixels"))
+        raise
     except KeyboardInterrupt:
         print("\nsdfrecon: stopped", file=sys.stderr)
         sys.exit(130)

@@ -18,6 +18,7 @@ from sdfrecon.console import (
     at_least,
     beside,
     check_box,
+    check_coarser,
     check_places,
     check_trim,
     closed,
@@ -116,7 +117,8 @@ def reconstruct(command: Reconstruct) -> None:
 
 
 def _config(command: Reconstruct) -> ReconstructConfig:
-    from sdfrecon.reconstruction import pick_device, preset, seeded
+    from sdfrecon.device import pick_device, seeded
+    from sdfrecon.reconstruction import preset
 
     seeded(command.seed, pick_device(command.device))
     if command.view:
@@ -129,13 +131,13 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     check_trim(command.trim)
     check_box(command.box)
-    at_least(10, "--max-points", command.max_points, 10)
+    at_least(10, "--max-points", command.max_points)
     config = preset(command.preset)
     return replace(
         config,
-        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)),
+        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps),
         dense_steps=config.dense_steps if command.steps is None else None,
-        resolution=at_least(8, "--resolution", command.resolution, config.resolution),
+        resolution=at_least(8, "--resolution", command.resolution) or config.resolution,
         trim=command.trim,
         seed=command.seed,
     )
@@ -145,19 +147,19 @@ def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
     from sdfrecon.finishing import finish
-    from sdfrecon.plan import check_coarser, check_memory, meshing_memory, spacing
-    from sdfrecon.reconstruction import pick_device
+    from sdfrecon.memory import check_memory, meshing_memory
+    from sdfrecon.noise import apart
 
     streamed = command.output == files.STREAM
     check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
     files.check_mesh_ending(command.output)
-    at_least(8, "--resolution", command.resolution, 8)
+    at_least(8, "--resolution", command.resolution)
     check_trim(command.trim)
     if command.trim is not None and command.scan is None:
         raise InputError("--trim is a distance from the points: give the --scan that was fitted, too")
     if command.trim and command.level:
         raise InputError("--trim cuts the surface that the points lie on: pass either it or --level")
-    field = load_shape(command.field).on(pick_device(command.device))
+    field = load_shape(command.field, command.device)
     files.check_precision(command.output, field.frame.points_to_world(np.array([[-1.0] * 3, [1.0] * 3])))
     config = field.about.get("config", {})
     resolution = command.resolution or config.get("resolution", 256)
@@ -166,7 +168,7 @@ def mesh(command: MeshCommand) -> None:
     check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
-        check_coarser(command.trim, spacing(cloud))
+        check_coarser(command.trim, apart(cloud))
     made = field.mesh(resolution, command.level)
     if cloud is not None:
         made, notes = finish(made, cloud, trim, field.frame)
@@ -179,12 +181,11 @@ def mesh(command: MeshCommand) -> None:
 def query(command: Query) -> None:
     """Field and points -> distances and directions."""
     from sdfrecon import files
-    from sdfrecon.reconstruction import pick_device
 
     if command.output.suffix.lower() != ".npz":
         raise InputError(f"--output must end in .npz; got {command.output}")
     check_places([command.field, command.points], [command.output])
-    field = load_shape(command.field).on(pick_device(command.device))
+    field = load_shape(command.field, command.device)
     points = files.read_cloud(command.points).points
     distance = field.distance(points)
     files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
@@ -197,11 +198,11 @@ def demo(command: Demo) -> None:
     from sdfrecon.demo import motorcycle
     from sdfrecon.pictures import write_image
     from sdfrecon.reconstruction import preset, run_of
-    from sdfrecon.report import render
+    from sdfrecon.render import render
 
     files.make_folder(command.output)
     config = preset("draft")
-    config = replace(config, fit=replace(config.fit, steps=at_least(1, "--steps", command.steps, config.fit.steps)))
+    config = replace(config, fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps))
     cloud = motorcycle()
     say(f"stereo_motorcycle of scikit-image: {describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"
@@ -218,21 +219,27 @@ def demo(command: Demo) -> None:
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
     """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.plan import Plan, check_coarser, check_memory
-    from sdfrecon.reconstruction import pick_device
+    from sdfrecon.cleaning import distinct
+    from sdfrecon.device import pick_device
+    from sdfrecon.memory import A_POINT, check_memory, meshing_memory
+    from sdfrecon.noise import apart
+    from sdfrecon.reconstruction import seconds_per_step, sized
 
-    where = pick_device(command.device)
-    expected = Plan(cloud, config, where)
-    if not command.quiet:
-        net, steps = expected.config.siren, expected.config.fit.steps
-        tell(
-            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
-            f"{where}, meshed over {config.resolution} cells; points {expected.spacing:.3g} apart"
-        )
-        tell(f"this takes about {duration(expected.seconds)} for the fit and {expected.memory / 1e9:.1f} GB of memory")
-    if command.trim:
-        check_coarser(command.trim, expected.spacing)
-    check_memory(expected.memory, config.resolution, command.max_memory and command.max_memory * 1e9)
+    memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
+    if command.trim or not command.quiet:
+        where, used = pick_device(command.device), distinct(PointCloud(cloud.points))
+        gap, suited = apart(used), sized(config, len(used))
+        if not command.quiet:
+            net, steps = suited.siren, suited.fit.steps
+            tell(
+                f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
+                f"{where}, meshed over {config.resolution} cells; points {gap:.3g} apart"
+            )
+            seconds = steps * seconds_per_step(suited, where)
+            tell(f"this takes about {duration(seconds)} for the fit and {memory / 1e9:.1f} GB of memory")
+        if command.trim:
+            check_coarser(command.trim, gap)
+    check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:

@@ -56,17 +56,26 @@ def check_places(inputs: list[Path], outputs: list[Path]) -> None:
         taken.add(path.resolve())
 
 
-def at_least(least: int, option: str, given: int | None, default: int) -> int:
-    """What an option was given, or else its default. Raises InputError where that is too little."""
+def at_least(least: int, option: str, given: int | None) -> int | None:
+    """What an option was given, if anything. Raises InputError where that is too little."""
     if given is not None and given < least:
         raise InputError(f"{option} must be at least {least}; got {given}")
-    return default if given is None else given
+    return given
 
 
 def check_trim(trim: float | None) -> None:
     """A distance to cut at, or none. Raises InputError for one below 0 or without end."""
     if trim is not None and not 0 <= trim < float("inf"):
         raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
+
+
+def check_coarser(trim: float, apart: float) -> None:
+    """Raises InputError where what is cut at a distance from points would be the surface between them."""
+    if trim < apart:
+        raise InputError(
+            f"--trim {trim:g} cuts the surface between the points, which are {apart:.3g} apart: "
+            "give it some times as much"
+        )
 
 
 def check_box(box: Sequence[float] | None) -> None:
@@ -79,15 +88,16 @@ def _numbers(box: Sequence[float]) -> str:
     return " ".join(f"{a:.12g}" for a in box)
 
 
-def load_shape(path: Path) -> Field:
+def load_shape(path: Path, device: str = "auto") -> Field:
     """A shape's field. Raises InputError for an image's."""
+    from sdfrecon.device import pick_device
     from sdfrecon.field import Field
     from sdfrecon.files import load_field
 
     field = load_field(path)
     if not isinstance(field, Field):
         raise InputError(f"{path} is an image's field: make a picture of it with `sdfrecon image render`")
-    return field
+    return field.on(pick_device(device))
 
 
 def load_fitted(path: Path, field: Field) -> PointCloud:

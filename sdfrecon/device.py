@@ -1,30 +1,76 @@
-"""How matrices are multiplied: by which library, and whether bfloat16 is faster."""
+"""Where it is computed, from which random numbers, and how exactly."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 
+from sdfrecon.geometry import InputError
+
 ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 CUBLAS: Any = torch.backends.cuda.matmul
 EXACT = 1e-6
 """Relative error of a product of 256 x 256 in float32; one in bfloat16 has a thousand times as much."""
+_LOCK, _SETTINGS, _INSIDE = threading.Lock(), ExitStack(), list[int]()
+
+
+def seeded(seed: int, where: torch.device) -> torch.Generator:
+    """Random numbers on a device. Raises InputError for a seed that is none."""
+    if not 0 <= seed < 1 << 63:
+        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {seed}")
+    return torch.Generator(where).manual_seed(seed)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as a device. Raises InputError where there is no such one."""
+    if name == "auto":
+        return torch.device("cuda" if _has_gpu() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"expected one of the devices auto, cpu, cuda; got {name!r}")
+    if name == "cuda" and not _has_gpu():
+        raise InputError(
+            "no CUDA device was found that computes: pass --device cpu, or auto to take one where there is"
+        )
+    return torch.device(name)
+
+
+def _has_gpu() -> bool:
+    """Whether there is a GPU that computes: it may be full, or too old for this torch, which only warns of that."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        return torch.ones(1, device="cuda").add(1).item() == 2
+    except RuntimeError:
+        return False
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
     """Products of float32 matrices as exact as float32 is, and by oneDNN instead of MKL where that is, too.
 
-    On a GPU none are in TensorFloat-32, whatever the program around this allows. On a CPU MKL leaves half of an AMD
-    processor's vector width alone. torch hands float32 to oneDNN only where it may round to bfloat16; without hardware
-    for that it does not, and is up to 2.4 times as fast. With such hardware nothing changes.
+    On a GPU none are in TensorFloat-32, and nowhere in what `torch.autocast` chooses, whatever the program around this
+    allows. On a CPU MKL leaves half of an AMD processor's vector width alone. torch hands float32 to oneDNN only where
+    it may round to bfloat16; without hardware for that it does not, and is up to 2.4 times as fast. With such hardware
+    nothing changes. The settings are the process's: the first thread to come makes them, the last to go undoes them.
     """
-    with allowed(CUBLAS, "ieee"), allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"):
-        yield
+    with _LOCK:
+        if not _INSIDE:
+            _SETTINGS.enter_context(allowed(CUBLAS, "ieee"))
+            _SETTINGS.enter_context(allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"))
+        _INSIDE.append(threading.get_ident())
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        with _LOCK:
+            _INSIDE.pop()
+            if not _INSIDE:
+                _SETTINGS.close()
 
 
 @cache
@@ -47,7 +93,7 @@ def allowed(library: Any, precision: str) -> Iterator[None]:
 
 def product_error() -> float:
     """The relative error of a product of float32 matrices, as it is made now."""
-    a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0), device="cpu")
+    a, b = torch.randn(2, 256, 256, generator=torch.Generator().manual_seed(0), device="cpu", dtype=torch.float32)
     true = a.double() @ b.double()
     return float((a @ b - true).norm() / true.norm())
 

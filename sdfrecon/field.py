@@ -19,7 +19,7 @@ from sdfrecon.meshing import extract_mesh
 from sdfrecon.siren import Siren, evaluate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     """A signed distance function: negative inside, in the scan's units.
 
@@ -48,16 +48,25 @@ class Field:
     def mesh(self, resolution: int = 256, level: float = 0.0) -> Mesh:
         """The surface at distance `level` (world units, outside is positive), over `resolution` cells along an axis.
 
-        Watertight, outward, with unit normals, which are the field's gradient, on a cap at the cube's border too.
+        Watertight, outward, with unit normals, which are the field's gradient, on a cap at the cube's border too. The
+        cube grows by a level that lies on the side on which all around it is.
         Raises InputError where there is no such surface, for a level that is not finite or fewer than 2 cells.
         """
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")
         unit = self.frame.distance_to_unit(level)
+        grows = max(-unit if self.inside_out else unit, 0.0)
         try:
-            return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + max(unit, 0.0)))
+            return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + grows))
         except InputError as error:
             raise InputError(f"{error} (level {level:g} in the scan's units)") from None
+
+    @property
+    def inside_out(self) -> bool:
+        """Whether all around the cube is inside, as of a room."""
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], device=self.device)] * 3)
+        with torch.no_grad():
+            return bool((self.value(corners) < 0).all())
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""File input and output: clouds, meshes and fields, and the home of their libraries (images: `sdfrecon.pictures`)."""
+"""File input and output: clouds, meshes and fields (images: `sdfrecon.pictures`)."""
 
 from __future__ import annotations
 
@@ -33,27 +33,6 @@ STREAM = Path("-")
 
 class NoTriangles(InputError):
     """A file of points alone where a mesh was expected."""
-
-
-def open3d() -> Any:
-    """The open3d module. Its wheel needs libusb-1.0, which a bare Debian lacks; libusb-package brings it along."""
-    import ctypes
-
-    try:
-        import libusb_package
-
-        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
-    except (ImportError, OSError):
-        pass  # the system's own libusb may do
-    try:
-        import open3d as module
-    except (ImportError, OSError) as error:
-        raise InputError(
-            f"Open3D cannot start ({error}): install the system library, on Debian or Ubuntu "
-            "`apt-get install libusb-1.0-0 libgomp1`"
-        ) from None
-    module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
-    return module
 
 
 @contextmanager
@@ -122,7 +101,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
         ".ply": meshfiles.read_ply,
-        ".pcd": lambda p: read_pcd(p, open3d()),
+        ".pcd": read_pcd,
         ".npy": lambda p: from_columns(np.load(p, allow_pickle=False)),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
@@ -180,7 +159,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     check_precision(path, mesh.vertices)
     with replacing(path) as temporary:
         if path.suffix.lower() == ".ply" and meshfiles.rounds_visibly(mesh.vertices):
-            meshfiles.write_double_ply(temporary, mesh, open3d())
+            meshfiles.write_double_ply(temporary, mesh)
         else:
             meshfiles.write(temporary, mesh, path.stem)
 
@@ -232,7 +211,7 @@ def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any]) ->
 
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        temporary.write_bytes(save(held, {"sdfrecon": json.dumps(about)}))
+        temporary.write_bytes(save(held, {"sdfrecon": json.dumps(about, default=np.generic.item)}))
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -250,8 +229,10 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]
 def save_field(path: str | Path, field: Any) -> None:
     """Writes a Field or an ImageField as safetensors: the network's weights; its size, place and origin as metadata.
 
-    Raises InputError for a place that refuses it.
+    Raises InputError for another ending than .safetensors and a place that refuses it.
     """
+    if Path(path).suffix.lower() != ".safetensors":
+        raise InputError(f"a field's file must end in .safetensors; got {path}")
     about = {
         "format": FIELD_FORMAT,
         "siren": {"in_dim": field.siren.in_dim, "out_dim": field.siren.out_dim, **asdict(field.siren.config)},

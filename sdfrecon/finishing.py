@@ -56,7 +56,7 @@ def finish(
     near, limit = mesh, 0.0
     if trim != 0:
         even = _even(cloud, tree)
-        usual = _usual(*even, cloud.diagonal)
+        usual = _usual(even, cloud.diagonal)
         limit = usual if trim is None else trim
         excess = _excess(mesh.vertices, tree, even, limit, usual)
         near = mesh.clipped(excess if cube is None else np.maximum(excess, _beyond(mesh.vertices, cloud, cube)))
@@ -79,7 +79,7 @@ def finish(
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 
-def _excess(vertices: Floats, tree: cKDTree, even: tuple[PointCloud, cKDTree], limit: float, usual: float) -> Floats:
+def _excess(vertices: Floats, tree: cKDTree, even: cKDTree, limit: float, usual: float) -> Floats:
     """(v,) how much farther than `limit` from all points vertices are; below 0 within it.
 
     tree: of the points. even: `_even` of them. Where these are so far apart that the surface between them goes beyond
@@ -91,11 +91,10 @@ def _excess(vertices: Floats, tree: cKDTree, even: tuple[PointCloud, cKDTree], l
     away = np.minimum(away, bound)
     excess = np.minimum(away, 2 * limit) - limit
     far = np.flatnonzero((excess > 0) & (away < bound))
-    known, tree_of_known = even
-    beside, at_vertex = np.unique(tree_of_known.query(vertices[far], workers=-1)[1], return_inverse=True)
-    around = tree_of_known.query(known.points[beside], k=range(1, SIXTH + 1), workers=-1)[1]
-    others, at = np.unique(around.clip(max=len(known) - 1), return_inverse=True)
-    apart = tree_of_known.query(known.points[others], k=[SIXTH], workers=-1)[0][:, 0]
+    beside, at_vertex = np.unique(even.query(vertices[far], workers=-1)[1], return_inverse=True)
+    around = even.query(even.data[beside], k=range(1, SIXTH + 1), workers=-1)[1]
+    others, at = np.unique(around.clip(max=even.n - 1), return_inverse=True)
+    apart = even.query(even.data[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
     thin = reach > usual
     excess[far[thin]] = away[far[thin]] - (limit + np.minimum(reach[thin] - usual, FARTHEST * usual))
@@ -103,9 +102,13 @@ def _excess(vertices: Floats, tree: cKDTree, even: tuple[PointCloud, cKDTree], l
 
 
 def _beyond(vertices: Floats, cloud: PointCloud, cube: Frame) -> Floats:
-    """(v,) how far vertices are beyond the middle between the points' largest coordinate and the cube's border."""
+    """(v,) how far vertices are beyond the middle between the points' largest coordinate and the cube's border.
+
+    Where none reaches the border there is no cap, and all are within.
+    """
     edge = (1 + np.abs(cube.points_to_unit(cloud.points)).max()) / 2
-    return cube.distance_to_world(np.abs(cube.points_to_unit(vertices)).max(axis=1) - edge)
+    size = np.abs(cube.points_to_unit(vertices)).max(axis=1)
+    return cube.distance_to_world(size - edge if size.max() > (1 + edge) / 2 else size - 2)
 
 
 def _without_flaps(near: Mesh, cut: Mesh, limit: float) -> Mesh:
@@ -119,10 +122,16 @@ def _without_flaps(near: Mesh, cut: Mesh, limit: float) -> Mesh:
 
 
 def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
-    """(v, 3) the colours of the four nearest points, weighed by inverse distance (Shepard 1968)."""
+    """(v, 3) the colours of the nearest points whose normals go the vertex's way, weighed by inverse squared distance.
+
+    Shepard 1968; of a thin wall each side has its own. Where no point of eight goes its way they count as they are.
+    """
     assert cloud.colors is not None
-    away, nearest = tree.query(mesh.vertices, k=range(1, 5), workers=-1)
-    weight = 1 / (away + 1e-12 * cloud.diagonal)
+    assert cloud.normals is not None
+    assert mesh.normals is not None
+    away, nearest = tree.query(mesh.vertices, k=range(1, 9), workers=-1)
+    same = np.einsum("nd,nkd->nk", mesh.normals, cloud.normals[nearest]).clip(min=1e-6)
+    weight = same / (away + 1e-12 * cloud.diagonal) ** 2
     mixed = np.einsum("nk,nkd->nd", weight, cloud.colors[nearest]) / weight.sum(axis=1, keepdims=True)
     return np.rint(mixed).astype(np.uint8)
 
@@ -132,18 +141,18 @@ def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
 
     tree: of its points. The surface goes on between lines of points (`noise.evened`).
     """
-    return _usual(*_even(cloud, tree), cloud.diagonal)
+    return _usual(_even(cloud, tree), cloud.diagonal)
 
 
-def _even(cloud: PointCloud, tree: cKDTree) -> tuple[PointCloud, cKDTree]:
-    """`noise.evened`, and the tree of its points."""
+def _even(cloud: PointCloud, tree: cKDTree) -> cKDTree:
+    """The tree of `noise.evened`'s points."""
     even = evened(cloud, tree)
-    return even, tree if even is cloud else cKDTree(even.points)
+    return tree if even is cloud else cKDTree(even.points)
 
 
-def _usual(even: PointCloud, tree: cKDTree, diagonal: float) -> float:
-    """`open_distance` of a cloud of that diagonal by an even part of it and the part's tree."""
-    spacing = tree.query(even.thinned(20_000).points, k=[SIXTH], workers=-1)[0]
+def _usual(even: cKDTree, diagonal: float) -> float:
+    """`open_distance` of a cloud of that diagonal by the tree of an even part of it."""
+    spacing = even.query(even.data[:: max(1, even.n // 20_000)], k=[SIXTH], workers=-1)[0]
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * diagonal)
 
 
@@ -168,13 +177,13 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:
         return np.ones(len(labels), bool), 0
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
-    stride = max(1, len(cloud) // 100_000)
+    stride = max(1, len(cloud) // 500_000)
     _, vertex = cKDTree(mesh.vertices).query(cloud.points[::stride], workers=-1)
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     best = points.argmax()
     evenly = np.minimum(0.1 * points[best] * area / area[best], PLENTY / stride)
-    enough = np.maximum(evenly, min(LEAST / stride, points[best]))
+    enough = np.maximum(evenly, min(max(LEAST / stride, 2), points[best]))
     kept = points >= enough
     return kept[labels], int(points[~kept].sum()) * stride
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdfrecon import files
+from sdfrecon.device import exact_products, faster_in_bfloat16
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem
-from sdfrecon.products import exact_products, faster_in_bfloat16
 from sdfrecon.recording import captured
 from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
@@ -79,11 +79,13 @@ class Interrupted(KeyboardInterrupt):
         self.step = step
 
 
-class Diverged(ArithmeticError):
+class Diverged(InputError):
     """The loss explodes whatever the step."""
 
 
 @exact_products()
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     problem: Problem,
     field: Siren,
@@ -98,13 +100,15 @@ def fit(
 
     checkpoint: a file that is replaced every few seconds, after a multiple of WATCHED steps, and at the end; if it
     exists, the fit goes on from there and, on the CPU, ends with the same bytes as one that was never stopped: it keeps
-    the precision too. watch: called every WATCHED steps and at the end. tell: called with a line where it goes on from
-    a checkpoint, and where the loss exploded: the fit goes back to its last good state then, and on with half the step.
+    the precision too. Whose problem it is its name must tell. watch: called every WATCHED steps and at the end. tell:
+    called with a line where it goes on from a checkpoint, and where the loss exploded: the fit goes back to its last
+    good state then, and on with half the step.
 
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
 
-    Raises Interrupted on Ctrl-C, InputError for a checkpoint of something else, Diverged when all of that is in vain.
+    Raises Interrupted on Ctrl-C, at once at the second; InputError for a checkpoint of another network; Diverged where
+    RETRIES halvings did not help.
     """
     begun = _read(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)
@@ -131,7 +135,7 @@ def fit(
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
         except (RuntimeError, KeyError):
-            raise InputError(f"{checkpoint} is of another network or problem: delete it to start again") from None
+            raise InputError(f"{checkpoint} is of another network: delete it to start again") from None
         tell(f"going on after {step} steps")
     good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
 
@@ -177,6 +181,8 @@ def fit(
                 saved = time.monotonic()
             if ended:
                 break
+        if interrupted():
+            raise Interrupted(step, config.steps)
     optimiser.zero_grad()  # which are of the graph's memory
     return field
 
@@ -242,12 +248,21 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[Any]:
-    """Yields a function that says whether Ctrl-C was pressed: a step is finished before the fit stops."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    """Yields a function that says whether Ctrl-C was pressed: a step is finished before the fit stops.
+
+    Where another program handles that, or ignores it, it goes on to.
+    """
+    pressed, previous = threading.Event(), signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or previous is not signal.default_int_handler:
         yield pressed.is_set
         return
-    previous = signal.signal(signal.SIGINT, lambda *_: pressed.set())
+
+    def press(*_: Any) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    signal.signal(signal.SIGINT, press)
     try:
         yield pressed.is_set
     finally:

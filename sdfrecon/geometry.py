@@ -20,8 +20,11 @@ def finite(rows: NDArray) -> NDArray[np.bool_]:
 
 
 def unit_vectors(vectors: Floats) -> Floats:
-    """Vectors (n, 3), each of length one; zeros stay."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+    """Vectors (..., d), each of length one; zeros stay."""
+    # By the largest component first: the squares of very small ones would vanish.
+    size = np.abs(vectors).max(axis=-1, keepdims=True)
+    scaled = vectors / np.where(size > 0, size, 1)
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1)
 
 
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
@@ -37,7 +40,7 @@ def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -
     return array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PointCloud:
     """Points of a surface, with what the scanner knew of each.
 
@@ -89,7 +92,7 @@ class PointCloud:
         return _diagonal(self.points)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mesh:
     """Triangles over shared vertices, counter-clockwise seen from outside.
 

@@ -1,75 +1,17 @@
-"""What a reconstruction will take, before it starts: time from a few of its steps, memory from what it holds."""
+"""What memory a reconstruction will take, and how much of it there is."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from scipy.spatial import cKDTree
 
-from sdfrecon.cleaning import first_of_each
-from sdfrecon.geometry import InputError, PointCloud, finite
-from sdfrecon.reconstruction import ReconstructConfig, seconds_per_step, sized
+from sdfrecon.geometry import InputError
 
 CONTAINER = Path("/sys/fs/cgroup")
 A_POINT, A_SQUARE = 600, 1100
 """Bytes held for each point of the scan, and for each square of a face of the grid (benchmarks/speed.py)."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What fitting and meshing a cloud will take: who asks waits for what he asks for alone."""
-
-    cloud: PointCloud
-    asked: ReconstructConfig
-    device: torch.device
-
-    @cached_property
-    def points(self) -> PointCloud:
-        """Those that will be used, but for outliers."""
-        used = PointCloud(self.cloud.points[finite(self.cloud.points)])
-        return used.select(first_of_each(used.points))
-
-    @cached_property
-    def spacing(self) -> float:
-        """Between the points, scan units."""
-        return spacing(self.points)
-
-    @cached_property
-    def config(self) -> ReconstructConfig:
-        """As suits so many points."""
-        return sized(self.asked, len(self.points))
-
-    @cached_property
-    def seconds(self) -> float:
-        """Of the fit, by a few of its steps."""
-        return self.config.fit.steps * seconds_per_step(self.config, self.device)
-
-    @cached_property
-    def memory(self) -> float:
-        """Bytes at the peak, with what this process has held before."""
-        return A_POINT * len(self.cloud) + meshing_memory(self.asked.resolution)
-
-
-def spacing(cloud: PointCloud) -> float:
-    """The median distance from a point to the nearest other one, in the cloud's units; 0 where there is none."""
-    if len(cloud) < 2:
-        return 0.0
-    some = cloud.thinned(10_000).points
-    return float(np.median(cKDTree(cloud.points).query(some, k=[2], workers=-1)[0]))
-
-
-def check_coarser(trim: float, spacing: float) -> None:
-    """Raises InputError where what is cut at a distance from the points would be the surface between them."""
-    if trim < spacing:
-        raise InputError(
-            f"--trim {trim:g} cuts the surface between the points, which are {spacing:.3g} apart: "
-            "give it some times as much"
-        )
 
 
 def meshing_memory(resolution: int) -> float:

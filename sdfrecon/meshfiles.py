@@ -17,19 +17,40 @@ from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
 
 COLORS = "_COLOR_0"
 HEADER = 1 << 16
-"""Bytes in which a PLY's header ends."""
+"""Bytes in which a PLY's header ends, and a PCD's."""
 UNEVEN = "unexpected length"
 """What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
 POLYGONS = """
 import sys
 import numpy as np
-from sdfrecon.files import open3d
+from sdfrecon.meshfiles import open3d
 mesh = open3d().io.read_triangle_mesh(sys.argv[1])
 if len(mesh.triangles) and not mesh.has_vertex_normals():
     mesh.compute_vertex_normals()
 faces = np.asarray(mesh.triangles).astype(np.int64)
 np.savez(sys.argv[2], points=mesh.vertices, faces=faces, normals=mesh.vertex_normals, colors=mesh.vertex_colors)
 """
+
+
+def open3d() -> Any:
+    """The open3d module. Its wheel needs libusb-1.0, which a bare Debian lacks; libusb-package brings it along."""
+    import ctypes
+
+    try:
+        import libusb_package
+
+        ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass  # the system's own libusb may do
+    try:
+        import open3d as module
+    except (ImportError, OSError) as error:
+        raise InputError(
+            f"Open3D cannot start ({error}): install the system library, on Debian or Ubuntu "
+            "`apt-get install libusb-1.0-0 libgomp1`"
+        ) from None
+    module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
+    return module
 
 
 def read(path: Path) -> Arrays:
@@ -204,17 +225,24 @@ def write(path: Path, mesh: Mesh, name: str) -> None:
         built.export(path)
 
 
-def write_double_ply(path: Path, mesh: Mesh, open3d: Any) -> None:
+def write_double_ply(path: Path, mesh: Mesh) -> None:
     """Writes a PLY in double precision, which trimesh has no way to."""
-    built = open3d.geometry.TriangleMesh(
-        open3d.utility.Vector3dVector(mesh.vertices), open3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
-    )
+    built = to_open3d(mesh)
     if mesh.normals is not None:
-        built.vertex_normals = open3d.utility.Vector3dVector(mesh.normals.copy())
-    if mesh.colors is not None:
-        built.vertex_colors = open3d.utility.Vector3dVector(mesh.colors / 255)
-    if not open3d.io.write_triangle_mesh(str(path), built):
+        built.vertex_normals = open3d().utility.Vector3dVector(mesh.normals.copy())
+    if not open3d().io.write_triangle_mesh(str(path), built):
         raise OSError("Open3D could not write it")
+
+
+def to_open3d(mesh: Mesh) -> Any:
+    """Open3D's triangle mesh, with the colours and without the normals."""
+    vectors = open3d().utility
+    built = open3d().geometry.TriangleMesh(
+        vectors.Vector3dVector(mesh.vertices), vectors.Vector3iVector(mesh.faces.astype(np.int32))
+    )
+    if mesh.colors is not None:
+        built.vertex_colors = vectors.Vector3dVector(mesh.colors / 255)
+    return built
 
 
 def rounds_visibly(points: Floats) -> bool:

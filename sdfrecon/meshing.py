@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 from torch import Tensor
 
+from sdfrecon.device import exact_products
 from sdfrecon.geometry import InputError, Mesh
 from sdfrecon.lattice import BLOCK, Ints, Lattice, ScalarField, completed, parts
-from sdfrecon.products import exact_products
 
 SNAP = 0.02  # share of a cell that vertices keep from lattice points, so that no triangle collapses onto one
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.files import open3d
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite, unit_vectors
+from sdfrecon.meshfiles import open3d
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
         if reference.normals is not None:
             finite_ones = np.where(finite(reference.normals)[:, None], reference.normals, 0)
             reference = replace(reference, normals=unit_vectors(finite_ones))
+    # Vertices of no triangle are no part of a surface.
+    mesh = mesh.keep_faces(np.ones(len(mesh.faces), bool))
+    if isinstance(reference, Mesh):
+        reference = reference.keep_faces(np.ones(len(reference.faces), bool))
     for what in (mesh, reference):
         empty = not (what.areas.sum() > 0 if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:

@@ -37,6 +37,13 @@ def evened(cloud: PointCloud, tree: cKDTree | None = None) -> PointCloud:
     return cloud
 
 
+def apart(cloud: PointCloud) -> float:
+    """The median distance from a point to the nearest other one, in the cloud's units; 0 where there is none."""
+    if len(cloud) < 2:
+        return 0.0
+    return float(np.median(cKDTree(cloud.points).query(cloud.thinned(SOME).points, k=[2], workers=-1)[0]))
+
+
 def spacing_and_noise(cloud: PointCloud, tree: cKDTree | None = None) -> tuple[float, float]:
     """Medians over some points of an oriented cloud, in its units: the distance to the eighth neighbour, and the noise.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -207,14 +208,9 @@ def _decimated(mesh: Mesh) -> Mesh:
     """The mesh with at most SHOWN_TRIANGLES, by quadric error (Garland and Heckbert 1997)."""
     if len(mesh.faces) <= SHOWN_TRIANGLES:
         return mesh
-    from sdfrecon.files import open3d
+    from sdfrecon.meshfiles import to_open3d
 
-    o3d, center = open3d(), _center(mesh)
-    built = o3d.geometry.TriangleMesh(
-        o3d.utility.Vector3dVector(mesh.vertices - center), o3d.utility.Vector3iVector(mesh.faces.astype(np.int32))
-    )
-    if mesh.colors is not None:
-        built.vertex_colors = o3d.utility.Vector3dVector(mesh.colors / 255)
-    built = built.simplify_quadric_decimation(SHOWN_TRIANGLES)
+    center = _center(mesh)
+    built = to_open3d(replace(mesh, vertices=mesh.vertices - center)).simplify_quadric_decimation(SHOWN_TRIANGLES)
     colors = to_bytes(np.asarray(built.vertex_colors).clip(0, 1)) if built.has_vertex_colors() else None
     return Mesh(np.asarray(built.vertices) + center, np.asarray(built.triangles), colors=colors)

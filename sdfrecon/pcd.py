@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sdfrecon.columns import Arrays
 from sdfrecon.geometry import InputError
+from sdfrecon.meshfiles import HEADER, open3d
 
 PARTS = ("FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA")
-HEADER = 1 << 16
 
 
-def read_pcd(path: Path, open3d: Any) -> Arrays:
+def read_pcd(path: Path) -> Arrays:
     """Points, and normals and colours where there are any. Raises InputError or ValueError for a damaged file."""
     check(path)
-    cloud = open3d.io.read_point_cloud(str(path))
+    cloud = open3d().io.read_point_cloud(str(path))
     arrays = {"points": np.asarray(cloud.points)}
     if not len(arrays["points"]):
         raise ValueError("no points found in it")

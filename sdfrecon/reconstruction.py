@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
+from sdfrecon.device import pick_device, seeded
 from sdfrecon.field import Field
 from sdfrecon.finishing import WORTH_SAYING, finish, missing
 from sdfrecon.fit import FitConfig, fit, time_step
@@ -32,13 +33,17 @@ from sdfrecon.siren import Siren, SirenConfig
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """Everything that decides the result, but the scan."""
+    """Everything that decides the result, but the scan.
+
+    The network's size, its batches, the normals' weight and the points' at last are the most there may be: few points,
+    and noisy ones, get less (`suited`). Raises InputError for a resolution, a margin or a trim that cannot be.
+    """
 
     siren: SirenConfig = field(default_factory=SirenConfig)
-    dense_omega_0: float | None = 60.0
-    """To which the first layer's frequency may be raised where points are dense; None leaves it alone."""
+    dense_omega_0: float = 60.0
+    """To which the first layer's frequency may be raised where points are dense."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
-    """Samples and weights of our loss; None takes the loss of the SIREN paper."""
+    """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
     dense_steps: int | None = None
     """Steps of the fit where points are many: more pay there. None has `fit`'s everywhere."""
@@ -51,6 +56,13 @@ class ReconstructConfig:
     scan, 0 never cuts."""
     seed: int = 0
     """Of every random draw."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.resolution, Integral) and self.resolution >= 2):
+            raise InputError(f"the resolution must be a whole number of cells, at least 2; got {self.resolution}")
+        for name, value in (("margin", self.margin), ("trim", self.trim)):
+            if value is not None and not 0 <= value < np.inf:
+                raise InputError(f"the {name} must be 0 or more; got {value}")
 
 
 # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width). A network
@@ -68,7 +80,6 @@ PRESETS = {
     "fine": replace(_STANDARD, fit=replace(_STANDARD.fit, steps=2000), dense_steps=6000, resolution=512),
     "paper": ReconstructConfig(
         SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
-        dense_omega_0=None,
         surface=None,
         fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
     ),
@@ -85,10 +96,9 @@ MANY = 60_000
 LEAST_BATCH = 256
 MEASURED = 5000
 """Points on which a step's time is measured: more than any preset draws in one."""
-_CORNERS = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """mesh: the surface, in the cloud's units. field: its signed distance. cloud: the points that were used, clean.
 
@@ -107,7 +117,7 @@ def reconstruct(
     config: ReconstructConfig | str = "draft",
     *,
     device: str = "auto",
-    run_dir: Path | None = None,
+    run_dir: str | Path | None = None,
     name: str = "",
     progress: bool = False,
     tell: Callable[[str], None] = lambda line: None,
@@ -148,7 +158,7 @@ def reconstruct(
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)
     field = Field(siren, frame, describe(cloud, config, name, where))
-    run = None if run_dir is None else run_of(field, run_dir)
+    run = None if run_dir is None else run_of(field, Path(run_dir))
     losses, done = {} if run is None else run.losses(), config.fit.steps
 
     def note_losses(step: int, terms: dict[str, float]) -> bool:
@@ -164,7 +174,6 @@ def reconstruct(
         if done < config.fit.steps:
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
         made = field.mesh(config.resolution)
-        inside = bool((field.value(_CORNERS.to(where)) < 0).all())
         mesh, finishing_notes = finish(made, cloud, config.trim, frame)
     for line in finishing_notes:
         note(line)
@@ -173,7 +182,7 @@ def reconstruct(
         note(
             f"warning: {lost:.1%} of the points have no surface near: is it thinner than {cell:.3g}? raise --resolution"
         )
-    if inside:
+    if field.inside_out:
         doubt = "warning: " if mesh.is_watertight else ""
         note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
     return Reconstruction(mesh, field, cloud, notes, losses)
@@ -190,21 +199,18 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     the noise: a surface through all of them would be the noise.
     """
     config = sized(config, len(unit))
-    if config.dense_omega_0 is None and config.surface is None:
+    if config.surface is None:
         return config
     tree = cKDTree(unit.points)
     spacing, noise = spacing_and_noise(unit, tree)
-    siren, weights = config.siren, config.surface
-    if config.dense_omega_0 is not None:
-        even = evened(unit, tree)
-        apart = spacing if even is unit else spacing_and_noise(even)[0]
-        omega = min(2 * np.pi / (WAVE * apart), config.dense_omega_0)
-        siren = replace(siren, first_omega_0=max(siren.first_omega_0, omega))
-    calm = max(CALM * spacing, FOLLOWED)
-    if weights is not None and noise > calm:
-        weight = max(weights.zero_level, weights.final_zero_level * (calm / noise) ** 2)
-        weights = replace(weights, final_zero_level=min(weights.final_zero_level, round(weight, 0)))
-    return replace(config, siren=siren, surface=weights)
+    even = evened(unit, tree)
+    apart = spacing if even is unit else spacing_and_noise(even)[0]
+    omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
+    weights, calm = config.surface, max(CALM * spacing, FOLLOWED)
+    if noise > calm:
+        weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
+        weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
+    return replace(config, siren=replace(config.siren, first_omega_0=omega), surface=weights)
 
 
 def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
@@ -231,37 +237,6 @@ def preset(name: str) -> ReconstructConfig:
     return PRESETS[name]
 
 
-def seeded(seed: int, where: torch.device) -> torch.Generator:
-    """Random numbers on a device. Raises InputError for a seed that is none."""
-    if not 0 <= seed < 1 << 63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {seed}")
-    return torch.Generator(where).manual_seed(seed)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device. Raises InputError where there is no such one."""
-    if name == "auto":
-        return torch.device("cuda" if _has_gpu() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"expected one of the devices auto, cpu, cuda; got {name!r}")
-    if name == "cuda" and not _has_gpu():
-        raise InputError(
-            "no CUDA device was found that computes: pass --device cpu, or auto to take one where there is"
-        )
-    return torch.device(name)
-
-
-@cache
-def _has_gpu() -> bool:
-    """Whether there is a GPU that computes: it may be full, or too old for this torch, which only warns of that."""
-    if not torch.cuda.is_available():
-        return False
-    try:
-        return torch.ones(1, device="cuda").add(1).item() == 2
-    except RuntimeError:
-        return False
-
-
 def describe(cloud: PointCloud, config: ReconstructConfig, name: str, where: torch.device) -> dict[str, Any]:
     """What made a field, as plain JSON: the scan's name, size and hash, the configuration, the versions, the device."""
     return {
@@ -281,7 +256,9 @@ def digest(cloud: PointCloud) -> str:
 def run_key(about: dict[str, Any]) -> str:
     """Digits that only the same scan and the same fit share: what is decided after the fit does not count."""
     config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
-    key = json.dumps([about["scan"], config, about["versions"], about.get("device", "cpu")], sort_keys=True)
+    key = json.dumps(
+        [about["scan"], config, about["versions"], about.get("device", "cpu")], sort_keys=True, default=np.generic.item
+    )
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 

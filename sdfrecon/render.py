@@ -16,9 +16,8 @@ def render(
 
     Faces seen from behind, which a closed outward mesh does not show, are drawn dark red. Anti-aliased 2 x 2.
     """
-    look = np.asarray(towards, np.float64) / np.linalg.norm(towards)
-    right = np.cross(look, up)
-    right /= np.linalg.norm(right)
+    look = unit_vectors(np.asarray(towards, np.float64))
+    right = unit_vectors(np.cross(look, up))
     top = np.cross(right, look)
     across, along, depth = mesh.vertices @ right, mesh.vertices @ top, mesh.vertices @ look
     pixel = 1.04 * max(np.ptp(across), np.ptp(along)) / (size - 0.5)
@@ -31,8 +30,8 @@ def render(
     corners = mesh.faces[face[hit]]
     flat = mesh.face_normals[face[hit]]
     normals = unit_vectors(flat if mesh.normals is None else _interpolate(mesh.normals, corners, weights[hit]))
-    light = np.asarray(-look + 0.4 * top - 0.3 * right)
-    brightness = 0.25 + 0.75 * np.clip(normals @ (light / np.linalg.norm(light)), 0, 1)
+    light = unit_vectors(-look + 0.4 * top - 0.3 * right)
+    brightness = 0.25 + 0.75 * np.clip(normals @ light, 0, 1)
     paint = np.full((len(corners), 3), 205.0)
     if mesh.colors is not None:
         paint, brightness = _interpolate(mesh.colors, corners, weights[hit]), 0.5 + 0.5 * brightness

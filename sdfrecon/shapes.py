@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
-from sdfrecon.geometry import Floats, PointCloud
+from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 
 Distance = Callable[[Floats], Floats]
 """(n, 3) points -> (n,) exact signed distance, negative inside."""
@@ -16,19 +17,9 @@ Cast = Callable[[Floats, Floats], tuple[Floats, Floats]]
 """(n, 3) origins, (n, 3) unit directions -> (n,) distance to the first hit (inf for none), (n, 3) outward normals."""
 
 
-def sphere(radius: float, center: tuple[float, float, float] = (0, 0, 0)) -> Distance:
+def sphere(radius: float) -> Distance:
     """A ball."""
-    return lambda p: np.linalg.norm(p - np.asarray(center), axis=-1) - radius
-
-
-def box(half: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0)) -> Distance:
-    """A box with half edges `half` (Quilez, "distance functions": the exact form)."""
-
-    def distance(p: Floats) -> Floats:
-        q = np.abs(p - np.asarray(center)) - np.asarray(half)
-        return np.linalg.norm(np.maximum(q, 0), axis=-1) + np.minimum(q.max(axis=-1), 0)
-
-    return distance
+    return lambda p: np.linalg.norm(p, axis=-1) - radius
 
 
 def torus(major: float, minor: float) -> Distance:
@@ -49,7 +40,7 @@ def gradient(distance: Distance, points: Floats, step: float = 1e-5) -> Floats:
     """(n, 3) central differences of a distance, made unit length: the normals at points of its surface."""
     offsets = np.eye(3) * step
     slope = np.stack([distance(points + o) - distance(points - o) for o in offsets], axis=-1)
-    return slope / np.linalg.norm(slope, axis=-1, keepdims=True)
+    return unit_vectors(slope)
 
 
 def caster(distance: Distance, far: float) -> Cast:
@@ -83,9 +74,7 @@ class Scanner:
         self, cast: Cast, low: Floats, high: Floats, rng: np.random.Generator, views: Floats | None = None
     ) -> PointCloud:
         """What all cameras see, as one cloud; see `images`."""
-        images = list(self.images(cast, low, high, rng, views))
-        normals = [image.normals for image in images if image.normals is not None]
-        return PointCloud(np.concatenate([image.points for image in images]), np.concatenate(normals))
+        return reduce(PointCloud.joined, self.images(cast, low, high, rng, views))
 
     def images(
         self, cast: Cast, low: Floats, high: Floats, rng: np.random.Generator, views: Floats | None = None
@@ -97,14 +86,12 @@ class Scanner:
         """
         center, diagonal = (low + high) / 2, float(np.linalg.norm(high - low))
         for view in evenly_spread(self.cameras) @ random_rotation(rng) if views is None else views:
-            right = np.cross(view, np.eye(3)[np.argmin(np.abs(view))])
-            right /= np.linalg.norm(right)
+            right = unit_vectors(np.cross(view, np.eye(3)[np.argmin(np.abs(view))]))
             up = np.cross(right, view)
             # A camera 1.5 diagonals away sees the object's bounding sphere (radius 0.5) within half a slope of 0.36.
             slope = np.linspace(-0.36, 0.36, self.pixels)
             u, v = (grid.reshape(-1, 1) for grid in np.meshgrid(slope, slope))
-            directions = u * right + v * up - view
-            directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+            directions = unit_vectors(u * right + v * up - view)
             origins = np.broadcast_to(center + 1.5 * diagonal * view, directions.shape)
             t, n = cast(origins, directions)
             hit = np.isfinite(t)

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import files
-    from sdfrecon.cleaning import first_of_each
-    from sdfrecon.reconstruction import PRESETS, pick_device, seconds_per_step, sized
+    from sdfrecon.cleaning import distinct
+    from sdfrecon.device import pick_device
+    from sdfrecon.reconstruction import PRESETS, seconds_per_step, sized
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
@@ -67,18 +68,17 @@ def info(command: Info) -> None:
         for line in lines:
             say(line)
     say(f"scan: {describe(loaded)}")
-    used = loaded.points[finite(loaded.points)]
+    used = distinct(PointCloud(loaded.points))
     if not len(used):
         raise InputError(f"{command.file} has no point whose coordinates are all finite: check the file")
-    low, high = used.min(axis=0), used.max(axis=0)
+    low, high = used.points.min(axis=0), used.points.max(axis=0)
     say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
     if loaded.normals is None or not loaded.normals.any():
         say("      it has no normals: reconstruct it with --estimate-normals")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
-    points = int(first_of_each(used).sum())
     for name, config in PRESETS.items():
-        config = sized(config, points)
+        config = sized(config, len(used))
         step, steps = seconds_per_step(config, where), config.fit.steps
         say(f"  {name:9} {duration(step * steps):>9} ({steps:,} steps of {step * 1000:.3g} ms)")
 
@@ -135,15 +135,14 @@ def _figures(result: Comparison) -> Iterator[str]:
 def view(command: View) -> None:
     """File -> page in the browser."""
     from sdfrecon.frame import Frame
-    from sdfrecon.plan import check_memory, meshing_memory
-    from sdfrecon.reconstruction import pick_device
+    from sdfrecon.memory import check_memory, meshing_memory
     from sdfrecon.viewer import Viewer
 
     check_places([command.file], [])
-    at_least(8, "--resolution", command.resolution, command.resolution)
+    at_least(8, "--resolution", command.resolution)
     if command.file.suffix.lower() == ".safetensors":
         check_memory(meshing_memory(command.resolution), command.resolution)
-        field = load_shape(command.file).on(pick_device("auto"))
+        field = load_shape(command.file)
         viewer = Viewer(field.frame, command.host, command.port)
         viewer.show_mesh(field.mesh(command.resolution))
         viewer.show_slices(field)
@@ -163,7 +162,7 @@ def view(command: View) -> None:
 def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
-    from sdfrecon.reconstruction import pick_device, run_of
+    from sdfrecon.reconstruction import run_of
 
     try:
         run = json.loads((command.run_dir / "run.json").read_text("utf-8"))
@@ -178,7 +177,7 @@ def report(command: Report) -> None:
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
     check_places([scan, mesh_path, field_path], [output])
-    made, field = files.read_mesh(mesh_path), load_shape(field_path).on(pick_device("auto"))
+    made, field = files.read_mesh(mesh_path), load_shape(field_path)
     cloud = load_fitted(scan, field)
     write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
     say(f"page: {output}")

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from sdfrecon.device import exact_products
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.jet import Jet
-from sdfrecon.products import exact_products
 
 # MKL chooses its sine and cosine at their first call. Threads that make it at once may get different ones, and the same
 # seed then another mesh: so one thread makes it here.
@@ -137,12 +137,14 @@ class Siren(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-            draw = torch.rand(fan_out, fan_in + 1, generator=generator, device=device) * 2 - 1
+            draw = torch.rand(fan_out, fan_in + 1, generator=generator, device=device, dtype=torch.float32) * 2 - 1
             weight, bias = draw[:, :-1] * self._bound(layer, fan_in, fan_out), draw[:, -1] / math.sqrt(fan_in)
             if encoded and layer == 0:
-                octaves = math.pi * 2.0 ** torch.arange(c.encoding, device=device)
-                weight = torch.kron(torch.eye(in_dim, device=device), octaves[:, None]).repeat(2, 1)
-                bias = torch.tensor([0.0, math.pi / 2], device=device).repeat_interleave(encoded // 2)
+                octaves = math.pi * 2.0 ** torch.arange(c.encoding, device=device, dtype=torch.float32)
+                weight = torch.kron(torch.eye(in_dim, device=device, dtype=torch.float32), octaves[:, None]).repeat(
+                    2, 1
+                )
+                bias = weight.new_tensor([0.0, math.pi / 2]).repeat_interleave(encoded // 2)
             learns = not (encoded and layer == 0)
             self.weights.append(nn.Parameter(weight.contiguous(), requires_grad=learns))
             self.biases.append(nn.Parameter(bias, requires_grad=learns))

@@ -147,7 +147,6 @@ def test_points_on_a_thin_wall_look_away_from_it(tmp_path: Path) -> None:
     inner.invert()
     trimesh.util.concatenate([outer, inner]).export(tmp_path / "bin.stl")
     taken, _ = load_scan(tmp_path / "bin.stl", None, None)
-    assert taken.normals is not None
     below = taken.points[:, 2] == -50
     assert below.sum() > 5000
     assert (taken.normals[below, 2] < -0.99).all()
@@ -165,7 +164,6 @@ def test_points_are_added_where_a_meshs_vertices_do_not_show_it(tmp_path: Path) 
     added = taken.points[len(plate.vertices) :]
     assert len(added) > 30_000
     assert np.hypot(added[:, 0], added[:, 1]).max() < 9.9
-    assert taken.normals is not None
     np.testing.assert_allclose(taken.normals[-len(added) :], [[0, 0, 1]] * np.sign(added[:, 2:]), atol=1e-6)
     taken, lines = load_scan(tmp_path / "even.ply", None, None)
     assert (len(taken), lines) == (2562, [])
@@ -219,7 +217,6 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     bare, far = tmp_path / "bare.xyz", tmp_path / "far.npy"
     cloud = files.read_cloud(ring_and_ball)
     np.savetxt(bare, cloud.points)
-    assert cloud.normals is not None
     np.save(far, np.hstack([cloud.points + 1e7, cloud.normals]))
     before = sorted(tmp_path.iterdir())
     output = ("--output", tmp_path / "mesh.ply")

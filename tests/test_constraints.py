@@ -68,7 +68,6 @@ def test_heat_does_not_hold_a_value_on_the_wrong_side(sign: float, pushes: bool)
     value = torch.full((1, 1), -0.01, requires_grad=True)
     jet = Jet(value, lambda: torch.ones(1, 1, 3))
     c.heat(15.0)({"sign": torch.tensor([sign])}, jet).sum().backward()
-    assert value.grad is not None
     assert (value.grad.item() > 0) is pushes
 
 
@@ -76,7 +75,6 @@ def test_a_gradient_of_zero_has_a_finite_slope() -> None:
     gradient = torch.zeros(1, 1, 3, requires_grad=True)
     jet = Jet(torch.zeros(1, 1), lambda: gradient)
     c.eikonal({}, jet).sum().backward()
-    assert gradient.grad is not None
     assert gradient.grad.isfinite().all()
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sdfrecon import products
-from sdfrecon.products import CUBLAS, ONEDNN, exact_products, faster_in_bfloat16, product_error
+from sdfrecon import device
+from sdfrecon.device import CUBLAS, ONEDNN, exact_products, faster_in_bfloat16, product_error
 
 
 def test_products_are_exact_and_the_setting_is_put_back() -> None:
@@ -12,16 +12,30 @@ def test_products_are_exact_and_the_setting_is_put_back() -> None:
     CUBLAS.fp32_precision = "tf32"
     try:
         with exact_products():
-            assert product_error() < products.EXACT
+            assert product_error() < device.EXACT
             assert CUBLAS.fp32_precision == "ieee"
         assert (ONEDNN.fp32_precision, CUBLAS.fp32_precision) == (before, "tf32")
     finally:
         CUBLAS.fp32_precision = "none"
 
 
+def test_threads_that_come_and_go_leave_the_setting_as_it_was() -> None:
+    CUBLAS.fp32_precision = "tf32"
+    try:
+        first, second = exact_products(), exact_products()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert CUBLAS.fp32_precision == "ieee", "the second is still at work"
+        second.__exit__(None, None, None)
+        assert CUBLAS.fp32_precision == "tf32"
+    finally:
+        CUBLAS.fp32_precision = "none"
+
+
 def test_an_inexact_onednn_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "product_error", lambda: 2e-3)
-    monkeypatch.setattr(products, "_onednn_is_exact", products._onednn_is_exact.__wrapped__)
+    monkeypatch.setattr(device, "product_error", lambda: 2e-3)
+    monkeypatch.setattr(device, "_onednn_is_exact", device._onednn_is_exact.__wrapped__)
     with exact_products():
         assert ONEDNN.fp32_precision == "ieee"
 

@@ -54,6 +54,36 @@ def test_what_is_inside_all_around_is_so_beyond_the_box() -> None:
     assert (Field(Room(), FIELD.frame).distance(far) <= 6 - np.linalg.norm(far - CENTER, axis=1) + 1e-4).all()
 
 
+def test_a_level_behind_a_rooms_walls_has_its_surface_beyond_the_box() -> None:
+    class Room(BallNetwork):
+        def forward(self, x: Tensor) -> Tensor:
+            return 0.9 - x.abs().amax(dim=1, keepdim=True)
+
+        def jet(self, x: Tensor) -> Jet:
+            way = -x.sign() * (x.abs() == x.abs().amax(dim=1, keepdim=True))
+            return Jet(self(x), lambda: way[:, None])
+
+    mesh = Field(Room(), FIELD.frame).mesh(64, level=-3.0)
+    assert mesh.is_watertight
+    away = np.abs(mesh.vertices - CENTER).max(axis=1)
+    surface = away < 12.5  # the rest is the cap at the grown cube's border
+    assert surface.mean() > 0.3
+    assert away[surface].max() == pytest.approx(12, abs=0.05)
+
+
+def test_a_program_around_it_that_computes_coarsely_or_finely_changes_nothing() -> None:
+    field = Field(Siren(3, 1, SirenConfig(32, 2), torch.Generator().manual_seed(0)), FIELD.frame)
+    expected = field.distance(POINTS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_array_equal(field.distance(POINTS), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = Field(Siren(3, 1, SirenConfig(32, 2), torch.Generator().manual_seed(0)), FIELD.frame)
+        np.testing.assert_array_equal(again.distance(POINTS), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_the_gradient_is_that_of_the_distance_inside_and_beyond() -> None:
     local = Field(BallNetwork(), Frame((0.0, 0.0, 0.0), 1.0))
     points = np.random.default_rng(1).uniform(-2, 2, (100, 3))

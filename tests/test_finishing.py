@@ -159,7 +159,7 @@ def test_a_piece_that_was_seen_from_farther_away_stays() -> None:
 
 def test_pieces_with_data_stay() -> None:
     both = seen(1.0)
-    ball = PointCloud(both.points[:200] / 6 + [0.8, 0, 0], both.normals[:200])  # type: ignore[index]
+    ball = PointCloud(both.points[:200] / 6 + [0.8, 0, 0], both.normals[:200])
     cloud = PointCloud(np.concatenate([both.points, ball.points]))
     assert finish(with_piece((0.8, 0, 0.0), 0.1), cloud)[0].components().max() == 1
 
@@ -184,11 +184,27 @@ def test_trim_is_a_distance_and_zero_never_cuts() -> None:
         finish(WHOLE, half, trim=1e-9)
 
 
+def test_a_bulge_that_the_cube_holds_is_no_cap() -> None:
+    cloud = seen(0.93)
+    assert finish(WHOLE, cloud, 0.35, Frame.around(cloud))[0].is_watertight, "all is within that of a point"
+
+
+def test_each_side_of_a_thin_wall_has_its_own_colours() -> None:
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(0, 21.0), np.arange(0, 21.0)))
+    top, odd = np.stack([x, y, 0 * x + 0.5], axis=1)[(x + y) % 2 == 0], (x + y) % 2 == 1
+    points = np.concatenate([top, np.stack([x, y, 0 * x], axis=1)[odd]])
+    up = np.concatenate([np.ones(len(top)), -np.ones(odd.sum())])
+    normals, colors = up[:, None] * [0, 0, 1.0], np.where(up[:, None] > 0, [[255] * 3], [[0] * 3])
+    corners = [[5.0, 6, 0.5], [15, 6, 0.5], [6, 15, 0.5]]
+    mesh = Mesh(corners, [[0, 1, 2]], np.tile([0, 0, 1.0], (3, 1)))
+    finished, _ = finish(mesh, PointCloud(points, normals, colors), 0.0)
+    np.testing.assert_array_equal(finished.colors, np.full((3, 3), 255))
+
+
 def test_colours_are_those_of_the_nearest_points() -> None:
     cloud = seen(1.0)
     red = np.where(cloud.points[:, :1] > 0, [[255, 0, 0]], [[0, 0, 255]])
     mesh, _ = finish(WHOLE, PointCloud(cloud.points, cloud.normals, red))
-    assert mesh.colors is not None
     clear = np.abs(WHOLE.vertices[:, 0]) > 0.1
     expected = np.where(WHOLE.vertices[clear][:, :1] > 0, [[255, 0, 0]], [[0, 0, 255]])
     np.testing.assert_array_equal(mesh.colors[clear], expected)

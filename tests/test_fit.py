@@ -1,6 +1,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,6 +109,39 @@ def test_ctrl_c_leaves_a_checkpoint_that_goes_on(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_who_ignores_ctrl_c_goes_on_to_and_the_second_stops_at_once() -> None:
+    presses, times = 0, 2
+
+    def press(step: int, terms: object) -> None:
+        nonlocal presses
+        presses += 1
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        fit(PROBLEM, network(), FitConfig(100), generator(), watch=press)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert presses == 2
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        fit(PROBLEM, network(), FitConfig(100), generator(), watch=press)
+    assert presses == 3
+    assert not isinstance(stopped.value, Interrupted)
+    times = 1
+    with pytest.raises(Interrupted, match="stopped after 50 of 50"):
+        fit(PROBLEM, network(), FitConfig(50), generator(), watch=press)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_a_fit_learns_where_the_program_around_it_does_not(around: Any) -> None:
+    whole = fit(PROBLEM, network(), FitConfig(10), generator())
+    field = network()
+    with around():
+        assert same(fit(PROBLEM, field, FitConfig(10), generator()), whole)
+
+
 def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
     def ones(_: Attributes, jet: Jet) -> Tensor:
         return 0 * jet.value[:, 0] + 1
@@ -137,10 +171,9 @@ def test_rates_warm_up_and_decay() -> None:
     assert {FitConfig(10, warmup=0, final_rate=1.0).rate(s) for s in range(10)} == {1.0}
 
 
-def test_a_lost_loss_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", torch.inf)  # the loss is looked at then, too
+def test_a_lost_loss_is_said(tmp_path: Path) -> None:
     broken = Problem(PROBLEM.domains, [Constraint("nan", "box", 1.0, lambda _, jet: jet.value[:, 0] * torch.nan)])
-    with pytest.raises(ArithmeticError, match="the fit diverged before step 50, with ever smaller steps"):
+    with pytest.raises(InputError, match="the fit diverged before step 50, with ever smaller steps"):
         fit(broken, network(), FitConfig(100), generator(), tmp_path / "checkpoint.safetensors")
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -153,7 +186,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     path.unlink()
     fit(PROBLEM, network(), FitConfig(10), generator(), path)
     other = Siren(2, 1, SirenConfig(8, 1))
-    with pytest.raises(InputError, match="is of another network or problem: delete it to start again"):
+    with pytest.raises(InputError, match="is of another network: delete it to start again"):
         fit(PROBLEM, other, FitConfig(10), generator(), path)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
 
 TETRAHEDRON = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
@@ -13,6 +13,15 @@ def test_shapes_are_checked_by_name() -> None:
         PointCloud(np.zeros((4, 3)), np.zeros((3, 3)))
     with pytest.raises(InputError, match="faces must name vertices 0 to 2; got 0 to 3"):
         Mesh(np.zeros((3, 3)), np.array([[0, 1, 3]]))
+
+
+def test_vectors_of_any_length_become_unit_vectors_but_zeros() -> None:
+    vectors = np.array([[3e-200, 4e-200, 0], [3e200, 0, 4e200], [0, 0, 0]])
+    np.testing.assert_allclose(unit_vectors(vectors), [[0.6, 0.8, 0], [0.6, 0, 0.8], [0, 0, 0]])
+
+
+def test_shapes_are_told_apart_as_objects() -> None:
+    assert len({TETRAHEDRON, TETRAHEDRON, Mesh(TETRAHEDRON.vertices, TETRAHEDRON.faces)}) == 2
 
 
 @pytest.mark.parametrize("colors", [np.full((4, 3), 0.5), np.full((4, 3), 256), np.full((4, 3), -1)])

@@ -27,7 +27,6 @@ def paraboloid(noise: float, plane: Floats | None = None) -> PointCloud:
 
 def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> float:
     surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
-    assert surface is not None
     return surface.final_zero_level
 
 
@@ -93,8 +92,6 @@ def test_what_is_a_line_at_every_scale_stays() -> None:
 
 def test_a_thin_sheet_is_not_noisy() -> None:
     top, bottom = paraboloid(0.0), paraboloid(0.0, places(20_000, seed=5))
-    assert top.normals is not None
-    assert bottom.normals is not None
     below = bottom.points - [0, 0, 0.5 * spacing_and_noise(top)[0]]
     sheet = PointCloud(np.concatenate([top.points, below]), np.concatenate([top.normals, -bottom.normals]))
     assert final_weight(sheet) == SurfaceConfig.final_zero_level

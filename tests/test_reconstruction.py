@@ -1,11 +1,13 @@
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import sdfrecon
+from sdfrecon.device import pick_device
 from sdfrecon.field import Field
 from sdfrecon.finishing import missing
 from sdfrecon.fit import FitConfig, draw
@@ -19,7 +21,6 @@ from sdfrecon.reconstruction import (
     ReconstructConfig,
     Reconstruction,
     describe,
-    pick_device,
     reconstruct,
     run_key,
     run_of,
@@ -113,7 +114,6 @@ def test_the_network_that_was_fitted_is_what_is_told_of_it() -> None:
 def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
     cloud = sdfrecon.read_cloud(ring_and_ball)
     place, size = np.array([4.5e6, 5.5e6, 200.0]), 30.0
-    assert cloud.normals is not None
     moved = PointCloud(cloud.points * size + place, cloud.normals)
     config = replace(SHORT, fit=replace(SHORT.fit, steps=120), resolution=48)
     vertices = reconstruct(moved, config).mesh.vertices
@@ -168,6 +168,32 @@ def test_a_presets_time_is_measured_on_a_whole_step_of_it(name: str, monkeypatch
     assert seconds_per_step(PRESETS[name], torch.device("cpu")) == 1
     loss = PRESETS[name].surface
     assert drawn == [2800 if loss is None else loss.on_surface + loss.near_surface + loss.in_box]
+
+
+def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Path) -> None:
+    fit = replace(SHORT.fit, steps=20)
+    config = replace(SHORT, fit=fit, resolution=np.int64(32), seed=np.int64(3), trim=np.float32(0))
+    result = reconstruct(sdfrecon.read_cloud(ring_and_ball), config, run_dir=str(tmp_path / "run"))
+    sdfrecon.save_field(tmp_path / "a.safetensors", result.field)
+    about = sdfrecon.load_field(tmp_path / "a.safetensors").about
+    assert (about["config"]["seed"], about["config"]["trim"]) == (3, 0)
+    assert run_of(result.field, tmp_path / "run").losses().keys() == {20}
+    with pytest.raises(InputError, match=r"a field's file must end in \.safetensors; got .*shape\.sdf"):
+        sdfrecon.save_field(tmp_path / "shape.sdf", result.field)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"resolution": 1}, "the resolution must be a whole number of cells, at least 2; got 1"),
+        ({"resolution": 256.5}, "the resolution must be a whole number"),
+        ({"margin": -0.1}, "the margin must be 0 or more; got -0.1"),
+        ({"trim": float("nan")}, "the trim must be 0 or more; got nan"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_before_the_fit(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        replace(SHORT, **wrong)
 
 
 def test_what_does_not_exist_is_named() -> None:

@@ -6,7 +6,7 @@ from test_meshing import Ball
 
 from sdfrecon.demo import motorcycle
 from sdfrecon.meshing import extract_mesh
-from sdfrecon.report import render, three_sides
+from sdfrecon.render import render, three_sides
 
 BALL = extract_mesh(Ball(), 48)
 

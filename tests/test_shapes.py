@@ -5,7 +5,6 @@ from sdfrecon.shapes import (
     RING_AND_BALL,
     Distance,
     Scanner,
-    box,
     caster,
     evenly_spread,
     gradient,
@@ -19,7 +18,7 @@ RNG = np.random.default_rng(0)
 POINTS = RNG.uniform(-2, 2, (500, 3))
 
 
-@pytest.mark.parametrize("shape", [sphere(0.5), box((0.3, 0.5, 0.7)), torus(0.7, 0.2), RING_AND_BALL])
+@pytest.mark.parametrize("shape", [sphere(0.5), torus(0.7, 0.2), RING_AND_BALL])
 def test_distances_grow_by_one_for_each_unit_and_lead_to_the_surface(shape: Distance) -> None:
     # |f(a) - f(b)| <= |a - b|, and the point one distance back along the gradient lies on the surface.
     other = POINTS + RNG.normal(0, 0.1, POINTS.shape)
@@ -32,7 +31,6 @@ def test_distances_grow_by_one_for_each_unit_and_lead_to_the_surface(shape: Dist
 def test_known_distances() -> None:
     points = np.array([[2.0, 0, 0], [0, 0, 0]])
     np.testing.assert_allclose(sphere(0.5)(points), [1.5, -0.5])
-    np.testing.assert_allclose(box((1, 1, 1))(points), [1, -1])
     np.testing.assert_allclose(torus(1, 0.25)(points), [0.75, 0.75])
     np.testing.assert_allclose(union(sphere(0.5), sphere(1.0))(points), [1, -1])
 

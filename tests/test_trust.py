@@ -19,7 +19,7 @@ from sdfrecon import files
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
-from sdfrecon.plan import free_memory
+from sdfrecon.memory import free_memory
 from sdfrecon.reconstruction import PRESETS, reconstruct
 from sdfrecon.run_dir import RunDir
 from sdfrecon.shapes import RING_AND_BALL
@@ -61,7 +61,6 @@ FLAT = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0), [0.0]), -1).reshap
 def test_a_scan_that_cannot_be_used_gets_one_line(
     tmp_path: Path, scan: PointCloud, change: Change, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert scan.normals is not None
     path = write(tmp_path / "scan.npz", *change(scan.points, scan.normals))
     assert message in refused(capsys, "reconstruct", path, *FAST, "--quiet")
     assert [p.name for p in tmp_path.iterdir()] == ["scan.npz"]
@@ -103,7 +102,6 @@ def with_holes(points: Floats, normals: Floats) -> tuple[Floats, Floats]:
 def test_a_scan_that_can_be_used_is(
     tmp_path: Path, scan: PointCloud, change: Change, scale: float, origin: float
 ) -> None:
-    assert scan.normals is not None
     path = write(tmp_path / "scan.npz", *change(scan.points, scan.normals))
     run("reconstruct", path, "--output", tmp_path / "mesh.ply", "--trim", "0", *FAST)
     made = files.read_mesh(tmp_path / "mesh.ply")
@@ -115,7 +113,6 @@ def test_a_scan_that_can_be_used_is(
 
 
 def test_normals_that_look_wrong_are_said(tmp_path: Path, scan: PointCloud, capsys: pytest.CaptureFixture[str]) -> None:
-    assert scan.normals is not None
     half = np.where(scan.points[:, :1] > 0, -1, 1)
     for normals, message in (
         (scan.normals * half, "some parts look flipped"),
@@ -193,8 +190,8 @@ def test_what_does_not_fit_in_memory_is_refused_before_the_work(
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdfrecon.plan.CONTAINER", tmp_path)
-    monkeypatch.setattr("sdfrecon.plan._held", lambda: 5.0)
+    monkeypatch.setattr("sdfrecon.memory.CONTAINER", tmp_path)
+    monkeypatch.setattr("sdfrecon.memory._held", lambda: 5.0)
     machine = free_memory()
     (tmp_path / "memory.current").write_text("700000000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
@@ -285,6 +282,14 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
         process.stdout.close()  # as `head` does
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(60) == 1
+    with subprocess.Popen(
+        [*line[:3], "reconstruct", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as asked:
+        assert asked.stdout is not None
+        assert asked.stderr is not None
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+        assert asked.wait(60) == 1
 
 
 def test_nothing_on_the_reading_side_can_run_code() -> None:
