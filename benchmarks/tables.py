@@ -132,9 +132,10 @@ def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool 
     target = f" ({slashed(TARGETS[method])})" if method in TARGETS else ""
     on_clean = f" ({slashed(ON_CLEAN[method])})" if method in TARGETS else ""
     cells = [slashed(by_scan[kind]) + on_clean * (kind == "clean") for kind in kinds]
+    took = f"{np.mean(times):.1f}" if times else "-"
     print(
         f"| {method}{', or trimmed' * or_trimmed} | {' | '.join(cells)} | {slashed(hard)}{target} "
-        f"| {slashed(each)} | {np.mean(times or np.nan):.1f} | {phantoms} | {sum(map(len, by_scan.values()))} |"
+        f"| {slashed(each)} | {took} | {phantoms} | {sum(map(len, by_scan.values()))} |"
     )
 
 
