@@ -30,7 +30,7 @@ def tables(rows: list[Row]) -> None:
     )
     print("the diagonal; H (Hausdorff) in 1e-2. F at 0.1% and 0.5% of it. NC the mean |cos| between normals.")
     print("closed, genus: how many meshes are watertight, and of the true genus of those that have one. Seconds from")
-    print("file to file, the median.\n")
+    print("file to file, the median, on whichever of these machines.\n")
     names = (
         "accuracy",
         "completeness",

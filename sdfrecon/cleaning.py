@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, PointCloud, finite, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, decimals, finite, unit_vectors
 from sdfrecon.meshfiles import open3d
 from sdfrecon.noise import evened
 
@@ -91,14 +91,15 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     return cloud, notes
 
 
-def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | None = None) -> PointCloud:
+def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> PointCloud:
     """The cloud with normals from its points: the plane through each one's 20 nearest (Hoppe et al. 1992, section 3.2).
 
     Points on lines far apart have that of the nearest of an even part of them (`noise.evened`).
-    viewpoint: where the scanner stood, world units; normals then look at it. Without one, neighbouring tangent planes
-    are made to agree along a minimum spanning tree (Hoppe et al. 1992, section 3.3), of ORIENTED points with whose
-    nearest the others agree, and the whole to look outwards, which can fail on thin or torn scans, and is a guess where
-    there is no outside. What is not finite, and copies of a point, are dropped.
+    viewpoint: (3,) or (v, 3) where the scanner stood, or another place that sees the surface, world units: normals look
+    at the nearest of them. Without one, neighbouring tangent planes are made to agree along a minimum spanning tree
+    (Hoppe et al. 1992, section 3.3), of ORIENTED points with whose nearest the others agree, and the whole to look
+    outwards, which can fail on thin or torn scans, and is a guess where there is no outside. What is not finite, and
+    copies of a point, are dropped.
 
     Raises InputError where fewer than 10 points remain, and where without a viewpoint all lie in one plane.
     """
@@ -109,9 +110,11 @@ def estimate_normals(cloud: PointCloud, viewpoint: tuple[float, float, float] | 
     local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
     pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(PLANE))
-    if viewpoint is not None:
-        pcd.orient_normals_towards_camera_location(np.asarray(viewpoint, dtype=np.float64) - center)
+    if viewpoint is not None and np.size(viewpoint):
+        views = np.reshape(np.asarray(viewpoint, np.float64), (-1, 3)) - center
         normals = np.asarray(pcd.normals)
+        seen = views[cKDTree(views).query(local, workers=-1)[1]] - local
+        normals = np.where((normals * seen).sum(axis=1, keepdims=True) < 0, -normals, normals)
     else:
         spread = np.linalg.svd(local, compute_uv=False)
         if spread[2] < 1e-7 * spread[0]:
@@ -254,16 +257,15 @@ def _box(points: Floats, room: float) -> str:
     """What `--box` takes to keep points (n, 3), and around them `room`, a share of their extent."""
     low, high = points.min(axis=0), points.max(axis=0)
     extent = (high - low).max()
-    digits = max(0, 3 - int(np.floor(np.log10(extent))))
-    return " ".join(f"{value:.{digits}f}" for value in (*(low - room * extent), *(high + room * extent)))
+    return " ".join(decimals([low - room * extent, high + room * extent], extent))
 
 
 def check_normals(cloud: PointCloud) -> None:
     """Raises InputError where a cloud has none, or none but zeros."""
     if cloud.normals is None or not len(cloud.normals):
         raise InputError(
-            f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals "
-            "(with --viewpoint X Y Z where the scan was taken from one place)"
+            f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals, and for terrain or a room "
+            "--viewpoint X Y Z, a place that sees the surface"
         )
     if not (finite(cloud.normals) & cloud.normals.any(axis=1)).any():
         raise InputError("all normals are zero, or not finite: pass --estimate-normals")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitSubcommandPrefixes, subcommand
 
-from sdfrecon import commands, image_commands, options, showing
+from sdfrecon import __version__, commands, image_commands, options, showing
 from sdfrecon.geometry import InputError
 from sdfrecon.options import Compare, Demo, Info, MeshCommand, Query, Reconstruct, Report, View
 
@@ -45,16 +45,27 @@ Command = (
 )
 
 
+def alone() -> None:
+    """Settles how a process that does nothing else waits for its threads, and looks for garbage: seldom.
+
+    Among all that torch brings that takes half a second at its import, and as much again at the exit.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    gc.set_threshold(20_000, 20, 20)
+    atexit.register(gc.freeze)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may be in whatever they are in
             stream.reconfigure(errors="backslashreplace")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    # Looking for garbage among all that torch brings takes half a second at its import, and as much again at the exit.
-    gc.set_threshold(200_000, 50, 50)
-    atexit.register(gc.freeze)
+    if args is None:
+        alone()
+    if list(sys.argv[1:] if args is None else args) == ["--version"]:
+        print(f"sdfrecon {__version__}")
+        return
     said = StringIO()
     try:
         with redirect_stderr(said):
@@ -116,16 +127,16 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(box: str) -> str:
-    """What tyro says in a box of many lines: its first part, between the title and the next rule."""
-    told: list[str] = []
-    for line in box.splitlines()[1:]:
-        text = line.strip(" |+│╭╮╰╯")
+    """What tyro says in a box of many lines: its first part, up to a rule, and its best guess."""
+    lines, told = [line.strip(" |+│╭╮╰╯") for line in box.splitlines()[1:]], list[str]()
+    for text in lines:
         if text == "Got errors:" or (told and not text.strip("-─")):
             break
         told += text.strip("-─").split()
-    said = " ".join(told).rstrip(".")
+    said, whole = " ".join(told).rstrip("."), " ".join(lines)
     said = re.sub(r"no type matching {?(.*?)}? could be instantiated from \[(.*)\]", r"expected \1; got \2", said)
-    return f"{said}: see --help"
+    meant, asked = re.search(r"Perhaps you meant: +(--\S+)", whole), re.search(r"run:? +(sdfrecon .*?--help)", whole)
+    return f"{said}: {f'did you mean {meant[1]}? ' if meant else ''}see {asked[1] if asked else '--help'}"
 
 
 def _drop_output() -> None:

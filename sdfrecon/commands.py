@@ -24,6 +24,7 @@ from sdfrecon.console import (
     closed,
     describe,
     duration,
+    flipped,
     load_fitted,
     load_scan,
     load_shape,
@@ -74,17 +75,21 @@ def reconstruct(command: Reconstruct) -> None:
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
 
-        side = "outwards: which that is of terrain or a room --viewpoint knows alone"
+        side = "outwards: terrain and rooms need --viewpoint X Y Z, a place that sees the surface"
         tell(f"estimating normals, {'towards the viewpoint' if command.viewpoint else side}")
         read, cloud = len(cloud), estimate_normals(cloud, command.viewpoint)
         if len(cloud) < read:
             tell(f"dropped {read - len(cloud):,} of {read:,} points: not finite, or copies of another point")
+    if command.flip_normals:
+        cloud = flipped(cloud)
 
     start = time.monotonic()
     live = _live(cloud, config, command, tell) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
     result.field.about.update(box=command.box, max_points=command.max_points)
+    if command.flip_normals:
+        result.field.about["flipped_normals"] = True
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
     if field is not None:
@@ -127,7 +132,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         require_viser()
     if command.max_memory is not None and not command.max_memory > 0:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
-    if command.viewpoint is not None and not command.estimate_normals:
+    if command.viewpoint and not command.estimate_normals:
         raise InputError("--viewpoint tells --estimate-normals which side is outside: pass both")
     check_trim(command.trim)
     check_box(command.box)
@@ -221,25 +226,27 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     """Says what it will take, and refuses what there is no memory for."""
     from sdfrecon.cleaning import distinct
     from sdfrecon.device import pick_device
+    from sdfrecon.frame import Frame
     from sdfrecon.memory import A_POINT, check_memory, meshing_memory
     from sdfrecon.noise import apart
     from sdfrecon.reconstruction import seconds_per_step, sized
 
     memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
+    check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
     if command.trim or not command.quiet:
         where, used = pick_device(command.device), distinct(PointCloud(cloud.points))
         gap, suited = apart(used), sized(config, len(used))
         if not command.quiet:
             net, steps = suited.siren, suited.fit.steps
+            cell = Frame.around(used, config.margin).cell(config.resolution)
             tell(
                 f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
-                f"{where}, meshed over {config.resolution} cells; points {gap:.3g} apart"
+                f"{where}, meshed over {config.resolution} cells of {cell:.3g}; points {gap:.3g} apart"
             )
             seconds = steps * seconds_per_step(suited, where)
             tell(f"this takes about {duration(seconds)} for the fit and {memory / 1e9:.1f} GB of memory")
         if command.trim:
             check_coarser(command.trim, gap)
-    check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
 
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:
@@ -249,10 +256,11 @@ def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Pa
     used = result.cloud
     error = abs(result.field.distance(used.thinned(SHOWN_POINTS).points)).mean()
     cell = result.field.frame.cell(result.field.about["config"]["resolution"])
-    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)}, of cells of {cell:.3g})")
+    tell(f"mesh:  {output} ({len(result.mesh.faces):,} triangles, {closed(result.mesh)}, cells of {cell:.3g})")
     if field is not None:
         tell(f"field: {field} ({field.stat().st_size / 1024:.0f} KiB)")
-    tell(f"at the points the field is {error:.4g} from zero on average, {error / used.diagonal:.3%} of the scan's size")
+    share = error / used.diagonal
+    tell(f"the surface passes within {error:.4g} of the points on average, {share:.3%} of the scan's size")
     if page is not None:
         tell(f"page:  {page}")
 

@@ -74,7 +74,7 @@ def check_coarser(trim: float, apart: float) -> None:
     if trim < apart:
         raise InputError(
             f"--trim {trim:g} cuts the surface between the points, which are {apart:.3g} apart: "
-            "give it some times as much"
+            f"give at least {3 * apart:.3g}, or 0 to cut nothing"
         )
 
 
@@ -109,7 +109,7 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
     cloud, _ = load_scan(path, field.about.get("box"), field.about.get("max_points"))
     if estimated or cloud.normals is None:
         cloud = estimate_normals(cloud, estimated and estimated["viewpoint"])
-    cloud, _ = clean(cloud)
+    cloud, _ = clean(flipped(cloud) if field.about.get("flipped_normals") else cloud)
     if digest(cloud) != field.about.get("scan", {}).get("sha256"):
         note(f"warning: the field was fitted to other points than those of {path}")
     return cloud
@@ -168,6 +168,11 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
         return added
     far = away > open_distance(PointCloud(vertices.points), tree)
     return vertices.joined(added.select(far)) if far.mean() > UNSEEN else None
+
+
+def flipped(cloud: PointCloud) -> PointCloud:
+    """The same points, facing the other way."""
+    return cloud if cloud.normals is None else replace(cloud, normals=-cloud.normals)
 
 
 def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:

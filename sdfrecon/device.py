@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 CUBLAS: Any = torch.backends.cuda.matmul
 EXACT = 1e-6
 """Relative error of a product of 256 x 256 in float32; one in bfloat16 has a thousand times as much."""
-_LOCK, _SETTINGS, _INSIDE = threading.Lock(), ExitStack(), list[int]()
+_LOCK, _USE = threading.Lock(), SimpleNamespace(count=0, settings=ExitStack())
 
 
 def seeded(seed: int, where: torch.device) -> torch.Generator:
@@ -39,6 +40,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@cache
 def _has_gpu() -> bool:
     """Whether there is a GPU that computes: it may be full, or too old for this torch, which only warns of that."""
     if not torch.cuda.is_available():
@@ -58,19 +60,28 @@ def exact_products() -> Iterator[None]:
     it may round to bfloat16; without hardware for that it does not, and is up to 2.4 times as fast. With such hardware
     nothing changes. The settings are the process's: the first thread to come makes them, the last to go undoes them.
     """
-    with _LOCK:
-        if not _INSIDE:
-            _SETTINGS.enter_context(allowed(CUBLAS, "ieee"))
-            _SETTINGS.enter_context(allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"))
-        _INSIDE.append(threading.get_ident())
-    try:
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         with _LOCK:
-            _INSIDE.pop()
-            if not _INSIDE:
-                _SETTINGS.close()
+            if not _USE.count:
+                with ExitStack() as settings:
+                    settings.enter_context(allowed(CUBLAS, "ieee"))
+                    settings.enter_context(allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"))
+                    _USE.settings = settings.pop_all()
+            _USE.count += 1
+        try:
+            yield
+        finally:
+            with _LOCK:
+                _USE.count -= 1
+                if not _USE.count:
+                    _USE.settings.close()
+
+
+@contextmanager
+def learning() -> Iterator[None]:
+    """Gradients are taken here, whatever the program around this has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @cache

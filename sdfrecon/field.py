@@ -64,7 +64,7 @@ class Field:
     @property
     def inside_out(self) -> bool:
         """Whether all around the cube is inside, as of a room."""
-        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], device=self.device)] * 3)
+        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float32, device=self.device)] * 3)
         with torch.no_grad():
             return bool((self.value(corners) < 0).all())
 

@@ -66,7 +66,9 @@ def finish(
         share = 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
-            notes.append(f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point")
+            notes.append(
+                f"open scan: cut {share:.0%} of the surface, farther than {trim:.4g} from any point: --trim 0 keeps it"
+            )
         elif share > WORTH_SAYING:
             notes.append(
                 f"holes: {share:.1%} of the surface is a guess, farther than {limit:.4g} from any point: "
@@ -124,14 +126,13 @@ def _without_flaps(near: Mesh, cut: Mesh, limit: float) -> Mesh:
 def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
     """(v, 3) the colours of the nearest points whose normals go the vertex's way, weighed by inverse squared distance.
 
-    Shepard 1968; of a thin wall each side has its own. Where no point of eight goes its way they count as they are.
+    Shepard 1968. So each side of a thin wall has its own. Where none of eight goes its way they count as they are.
     """
     assert cloud.colors is not None
-    assert cloud.normals is not None
-    assert mesh.normals is not None
     away, nearest = tree.query(mesh.vertices, k=range(1, 9), workers=-1)
-    same = np.einsum("nd,nkd->nk", mesh.normals, cloud.normals[nearest]).clip(min=1e-6)
-    weight = same / (away + 1e-12 * cloud.diagonal) ** 2
+    weight = 1 / (away + 1e-12 * cloud.diagonal) ** 2
+    if cloud.normals is not None and mesh.normals is not None:
+        weight *= np.einsum("nd,nkd->nk", mesh.normals, cloud.normals[nearest]).clip(min=1e-6)
     mixed = np.einsum("nk,nkd->nd", weight, cloud.colors[nearest]) / weight.sum(axis=1, keepdims=True)
     return np.rint(mixed).astype(np.uint8)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sdfrecon import files
-from sdfrecon.device import exact_products, faster_in_bfloat16
+from sdfrecon.device import exact_products, faster_in_bfloat16, learning
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import Optimiser
@@ -27,7 +27,7 @@ from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-4"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-5"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next, and from one state to go back to, or on from."""
@@ -84,8 +84,7 @@ class Diverged(InputError):
 
 
 @exact_products()
-@torch.inference_mode(False)
-@torch.enable_grad()
+@learning()
 def fit(
     problem: Problem,
     field: Siren,
@@ -107,8 +106,8 @@ def fit(
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
 
-    Raises Interrupted on Ctrl-C, at once at the second; InputError for a checkpoint of another network; Diverged where
-    RETRIES halvings did not help.
+    Raises Interrupted on Ctrl-C, at once at the second; InputError for a checkpoint of another network or device;
+    Diverged where RETRIES halvings did not help.
     """
     begun = _read(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)
@@ -135,7 +134,7 @@ def fit(
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
         except (RuntimeError, KeyError):
-            raise InputError(f"{checkpoint} is of another network: delete it to start again") from None
+            raise InputError(f"{checkpoint} is of another network or device: delete it to start again") from None
         tell(f"going on after {step} steps")
     good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
 

@@ -27,6 +27,12 @@ def unit_vectors(vectors: Floats) -> Floats:
     return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), 1)
 
 
+def decimals(values: ArrayLike, extent: float) -> list[str]:
+    """Coordinates as text, to about a ten-thousandth of an extent: six digits would not do far from the origin."""
+    digits = max(0, 4 - int(np.floor(np.log10(extent)))) if extent > 0 else 6
+    return [f"{value:.{digits}f}" for value in np.ravel(values)]
+
+
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     if np.iscomplexobj(values):
         raise InputError(f"{name} must be real numbers; got complex ones")

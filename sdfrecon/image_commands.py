@@ -63,6 +63,7 @@ def render(command: ImageRender) -> None:
 
     _places([command.field], [], [command.output])
     field = _field(command.field, command.device)
+    field.check_region(command.region)
     width, height = command.size or _alike(field, command.region)
     at_least(1, "--size", min(width, height))
     _refuse(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
@@ -165,7 +166,7 @@ def blend(command: ImageBlend) -> None:
     save_field(field_path, field)
     picture = task.pasted(result, rgb(target))
     if target.shape[2] in (2, 4):
-        seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside), alpha(target))
+        seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])
     write_image(command.output, picture)
     classical = task.classical
@@ -297,8 +298,9 @@ def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
 
 def _refuse(what: str, needed: float, way: str) -> None:
     """Raises InputError where `what` needs more bytes than are free."""
-    from sdfrecon.memory import free_memory
+    from sdfrecon.memory import free_memory, held
 
+    needed += held()
     if needed > (limit := free_memory()):
         raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: {way}")
 
@@ -306,7 +308,7 @@ def _refuse(what: str, needed: float, way: str) -> None:
 def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
     """Width and height of a picture of a region, its longer side as long as the image's."""
     x0, y0, x1, y1 = region or (0, 0, field.width, field.height)
-    share = max(field.width, field.height) / max(x1 - x0, y1 - y0, 1e-9)
+    share = max(field.width, field.height) / max(x1 - x0, y1 - y0)
     return max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
 
 

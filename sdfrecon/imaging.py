@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from sdfrecon.device import pick_device, seeded
+from sdfrecon.device import learning, pick_device, seeded
 from sdfrecon.fit import FitConfig, Watch, fit, time_step
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.imagefield import ImageField, image_frame
@@ -70,6 +70,7 @@ def fitted(height: int, width: int) -> ImageConfig:
     )
 
 
+@learning()
 def solve(
     shape: tuple[int, ...],
     config: ImageConfig,
@@ -85,6 +86,7 @@ def solve(
     return ImageField(fitted, shape[0], shape[1], {"config": asdict(config)})
 
 
+@learning()
 def expected_seconds(shape: tuple[int, ...], config: ImageConfig, device: str = "auto", **known: Any) -> float:
     """How long `solve` will take on this machine, from a few of its steps."""
     problem, siren, generator = _task(shape, config, device, known)
@@ -166,12 +168,14 @@ class Composition:
     """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `guidance` tells neighbours apart.
 
     All in a window of the whole target, RIM pixels wider than what is inside: what is farther away decides nothing.
-    source: (h, w, c) the source moved to its place, and the target around it. window: rows and columns of the whole.
+    source: (h, w, c) the source moved to its place, and the target where it has no colours. there: (h, w) where it has.
+    window: rows and columns of the whole.
     """
 
     target: Floats
     source: Floats
     inside: NDArray[np.bool_]
+    there: NDArray[np.bool_]
     guidance: Differences
     window: tuple[slice, slice]
 
@@ -204,7 +208,8 @@ class Composition:
         columns = slice(max(right, 0), min(right + width, target.shape[1]))
         if rows.start < rows.stop and columns.start < columns.stop:
             own = slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right)
-            moved[rows, columns], there[rows, columns] = source[own], True if shown is None else shown[own]
+            there[rows, columns] = True if shown is None else shown[own]
+            moved[rows, columns] = np.where(there[rows, columns, None], source[own], moved[rows, columns])
             inside[rows, columns] = True if mask is None else mask[own]
         if not inside.any():
             raise InputError(
@@ -222,7 +227,7 @@ class Composition:
             return theirs + share * known[..., None] * (ours - theirs)
 
         to_right, below = map(guiding, differences(moved), differences(target), pairs)
-        return cls(target, moved, inside, (to_right, below), window)
+        return cls(target, moved, inside, there, (to_right, below), window)
 
     def pasted(self, result: Floats, whole: Floats) -> Floats:
         """The whole target (H, W, c) with a result (h, w, c) in its window."""

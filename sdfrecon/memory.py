@@ -16,7 +16,7 @@ A_POINT, A_SQUARE = 600, 1100
 
 def meshing_memory(resolution: int) -> float:
     """Bytes for a mesh over so many cells, with the most that this process has held before."""
-    return _held() + A_SQUARE * resolution**2
+    return held() + A_SQUARE * resolution**2
 
 
 def check_memory(needed: float, resolution: int, allowed: float | None = None) -> None:
@@ -25,7 +25,9 @@ def check_memory(needed: float, resolution: int, allowed: float | None = None) -
     if needed <= limit:
         return
     less = int(np.sqrt(max(limit - (needed - A_SQUARE * resolution**2), 0) / A_SQUARE))
-    way = f"lower --resolution to {less}" if less >= 8 else "take fewer points, with --max-points"
+    fewer = int((limit - meshing_memory(resolution)) / A_POINT)
+    way = f"pass --max-points {fewer}" if fewer >= 1000 else "free some of it"
+    way = f"lower --resolution to {less}" if less >= 64 else way
     raise InputError(
         f"this needs about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are "
         f"{'free' if allowed is None else 'allowed'}: {way}"
@@ -41,7 +43,7 @@ def free_memory() -> float:
     limit, used = (_numbers(CONTAINER / name).get("", np.inf) for name in ("memory.max", "memory.current"))
     cached = _numbers(CONTAINER / "memory.stat").get("inactive_file", 0.0)
     container = limit - (used - cached) if np.isfinite([limit, used]).all() else np.inf
-    return min(machine, container) + _held()
+    return min(machine, container) + held()
 
 
 def _numbers(path: Path) -> dict[str, float]:
@@ -54,7 +56,7 @@ def _numbers(path: Path) -> dict[str, float]:
     return {name: float(number) for name, number in pairs if number.isdigit()}
 
 
-def _held() -> float:
+def held() -> float:
     """The most bytes that this process has held; 0 where the system does not say."""
     try:
         import resource

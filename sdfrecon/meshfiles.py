@@ -33,7 +33,7 @@ np.savez(sys.argv[2], points=mesh.vertices, faces=faces, normals=mesh.vertex_nor
 
 
 def open3d() -> Any:
-    """The open3d module. Its wheel needs libusb-1.0, which a bare Debian lacks; libusb-package brings it along."""
+    """The open3d module. Its wheel needs libraries that a bare Debian lacks; libusb-package brings libusb along."""
     import ctypes
 
     try:
@@ -46,8 +46,8 @@ def open3d() -> Any:
         import open3d as module
     except (ImportError, OSError) as error:
         raise InputError(
-            f"Open3D cannot start ({error}): install the system library, on Debian or Ubuntu "
-            "`apt-get install libusb-1.0-0 libgomp1`"
+            f"Open3D cannot start ({error}): install what it names, on Debian or Ubuntu "
+            "`apt-get install libusb-1.0-0 libgomp1 libgl1 libegl1 libx11-6`"
         ) from None
     module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
     return module

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 Device = Literal["auto", "cpu", "cuda"]
+Place = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
 T = TypeVar("T")
 Maybe = Annotated[T | None, arg(help_behavior_hint="")]
@@ -28,13 +29,16 @@ class Reconstruct:
     """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices, and points on
     large triangles."""
     output: Maybe[Path] = None
-    """The mesh to write: .ply, .obj, .stl, .glb, .off, or - for PLY on standard output. If not given, SCAN_mesh.ply."""
+    """The mesh to write: .ply, .obj, .stl, .glb or .off; - writes a PLY to standard output. If not given,
+    SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """draft takes 10 to 40 s on two cores, standard and fine more, for more detail; paper is SIREN's own recipe."""
+    """draft takes 10 to 40 s on two cores, standard 1 to 2 minutes, fine up to 6, for more detail; paper is the SIREN
+    paper's network, loss and optimiser, for 10,000 steps."""
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
     resolution: Maybe[int] = None
-    """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 to 512."""
+    """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 (draft, paper),
+    448 (standard) or 512 (fine)."""
     steps: Maybe[int] = None
     """Steps of the fit: more give a finer surface and take longer. If not given, 800 to 10000 by preset and points."""
     device: Device = "auto"
@@ -43,15 +47,19 @@ class Reconstruct:
     """Of the fit's random choices: the same seed gives the same mesh on the same machine."""
     estimate_normals: bool = False
     """Estimate the normals from the points: for scans that have none, or wrong ones."""
-    viewpoint: Maybe[tuple[float, float, float]] = None
-    """Where the scanner stood, in the scan's coordinates: tells --estimate-normals which side is outside."""
+    viewpoint: UseAppendAction[tuple[Place, ...]] = ()
+    """A place that sees the surface, X Y Z in the scan's coordinates: the scanner, the middle of a room, a point high
+    above terrain. Estimated normals face the nearest one; give the option for each. Without, they point outwards."""
+    flip_normals: bool = False
+    """Turn all normals over: for files whose normals point inwards."""
     box: Maybe[Box] = None
-    """Take what lies in this box alone: its least x, y, z and its largest, in the scan's coordinates."""
+    """Take only what lies in this box: its least x, y, z and its largest, in the scan's coordinates."""
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Cut what is farther than this from all points (more where they are thin), back to half of it, scan units; 0: cut
-    nothing. If not given, a scan is cut where its points end if more than a quarter of the surface is far from them."""
+    """Cut the surface where it is farther than this from every point (more where they are thin), back to half of it,
+    scan units; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more than a quarter of the
+    surface has no points near, it is cut there."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
     report: bool = False
@@ -64,7 +72,7 @@ class Reconstruct:
     port: int = 8080
     """Of --view; the next free one where it is taken."""
     max_memory: Maybe[float] = None
-    """Refuse what would need more, in GB. If not given, more than is free."""
+    """Refuse a run that needs more than this, in GB. If not given, more than is free."""
     quiet: bool = False
     """Print nothing but warnings and errors."""
 

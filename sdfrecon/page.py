@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from sdfrecon.columns import to_bytes
-from sdfrecon.geometry import Floats, Mesh, PointCloud
+from sdfrecon.geometry import Floats, Mesh, PointCloud, decimals
 from sdfrecon.metrics import nearest
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def reconstruction_page(
     turn = "Drag to turn, scroll to zoom: all views turn together. Scan units, from the middle of the mesh at "
     return _page(title, [
         ("", _table(facts)),
-        ("Scan, mesh, error", f"<p>{turn}({', '.join(f'{x:g}' for x in center)}).{note}</p>" + _scenes(shown)),
+        ("Scan, mesh, error", f"<p>{turn}({', '.join(decimals(center, mesh.diagonal))}).{note}</p>" + _scenes(shown)),
         ("Loss, constraint by constraint", _html(curves) if losses else "<p>No steps were recorded.</p>"),
         ("Slices of the signed distance", "<p>Black: the surface. Lines: equal distances.</p>" + _html(_slices(field))),
         ("Residuals: the field at the points", _html(bars)),

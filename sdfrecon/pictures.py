@@ -47,7 +47,6 @@ def read_image(path: str | Path) -> Floats:
         return img_as_float64(np.atleast_3d(getattr(data, str(path))()))
     with reading(path, "picture"):
         stored = (_read_tiff if path.suffix.lower() in (".tif", ".tiff") else _read_picture)(path)
-        stored = stored[0] if stored.ndim == 4 and len(stored) == 1 else stored  # a GIF of one picture
         stored = stored[..., None] if stored.ndim == 2 else stored
         if stored.ndim != 3 or stored.shape[2] > 4:
             raise InputError(f"{path} must be one picture, grey or in colour; got an array of shape {stored.shape}")
@@ -69,13 +68,14 @@ def _read_picture(path: Path) -> NDArray:
 
     stored = path.read_bytes()
     if stored[:4] in TIFFS and path.suffix.lower() not in (".tif", ".tiff"):
-        raise InputError(f"{path} looks like a camera's raw file: develop it, and save it as PNG, JPEG or TIFF")
+        raise InputError(f"{path} is a TIFF by another name, as cameras' raw files are: develop it, or name it .tif")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
             about = iio.immeta(stored, plugin="pillow")
             mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
-            return np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
+            pixels = np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
+            return pixels[0] if path.suffix.lower() == ".gif" and len(pixels) == 1 else pixels  # a still one
     except OSError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
@@ -104,12 +104,15 @@ def _read_tiff(path: Path) -> NDArray:
         pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
         turned = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         pixels = _upright(pixels, turned)
-        return _unmultiplied(pixels) if [int(e) for e in page.extrasamples] == [ASSOCIATED] else pixels
+        multiplied = [int(e) for e in page.extrasamples] == [ASSOCIATED] and (
+            pixels.dtype.kind == "f" or pixels.dtype.itemsize < 4
+        )
+        return _unmultiplied(pixels) if multiplied else pixels
 
 
 def _upright(pixels: NDArray, orientation: int) -> NDArray:
     """Pixels (h, w) or (h, w, c) as they are to be seen, by the number that TIFF has for where the first one is."""
-    pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
+    pixels = pixels.swapaxes(0, 1) if orientation in (5, 6, 7, 8) else pixels
     pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
@@ -119,7 +122,8 @@ def _unmultiplied(pixels: NDArray) -> Floats:
     from skimage.util import img_as_float64
 
     colours, alpha = np.split(img_as_float64(pixels), [-1], axis=2)
-    return np.concatenate([np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0), alpha], axis=2)
+    colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0).clip(max=1)
+    return np.concatenate([colours, alpha], axis=2)
 
 
 def write_image(path: str | Path, pixels: NDArray) -> None:

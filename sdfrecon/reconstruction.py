@@ -18,7 +18,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon import __version__
 from sdfrecon.cleaning import clean
-from sdfrecon.device import pick_device, seeded
+from sdfrecon.device import learning, pick_device, seeded
 from sdfrecon.field import Field
 from sdfrecon.finishing import WORTH_SAYING, finish, missing
 from sdfrecon.fit import FitConfig, fit, time_step
@@ -60,8 +60,8 @@ class ReconstructConfig:
     def __post_init__(self) -> None:
         if not (isinstance(self.resolution, Integral) and self.resolution >= 2):
             raise InputError(f"the resolution must be a whole number of cells, at least 2; got {self.resolution}")
-        for name, value in (("margin", self.margin), ("trim", self.trim)):
-            if value is not None and not 0 <= value < np.inf:
+        for name, value in (("margin", self.margin), ("trim", 0 if self.trim is None else self.trim)):
+            if value is None or not 0 <= value < np.inf:
                 raise InputError(f"the {name} must be 0 or more; got {value}")
 
 
@@ -112,6 +112,7 @@ class Reconstruction:
     losses: Losses
 
 
+@learning()
 def reconstruct(
     cloud: PointCloud,
     config: ReconstructConfig | str = "draft",
@@ -184,7 +185,7 @@ def reconstruct(
         )
     if field.inside_out:
         doubt = "warning: " if mesh.is_watertight else ""
-        note(f"{doubt}all around the scan is inside, as in a room: of an object the normals are flipped")
+        note(f"{doubt}all around the scan is inside, as in a room: an object needs --flip-normals")
     return Reconstruction(mesh, field, cloud, notes, losses)
 
 
@@ -267,6 +268,7 @@ def run_of(field: Field, folder: Path) -> RunDir:
     return RunDir(folder, run_key(field.about))
 
 
+@learning()
 def seconds_per_step(config: ReconstructConfig, where: torch.device) -> float:
     """How long a step of the fit takes on a device: the mean of a few, on points of a ball."""
     ball = evenly_spread(MEASURED)

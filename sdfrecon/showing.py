@@ -23,7 +23,7 @@ from sdfrecon.console import (
     pieces,
     say,
 )
-from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
+from sdfrecon.geometry import InputError, Mesh, PointCloud, decimals, finite
 from sdfrecon.options import Compare, Info, Report, View
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def info(command: Info) -> None:
             if window := about.get("window"):
                 say(f"       of the one it is blended into, from {window['right']} {window['down']} on")
             return
-        center = " ".join(f"{x:.6g}" for x in field.frame.center)
+        center = " ".join(decimals(field.frame.center, field.frame.scale))
         say(f"cube:  {field.frame.scale * 2:.6g} wide around {center}")
         if {"scan", "versions", "config"} <= about.keys():
             say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
@@ -72,9 +72,10 @@ def info(command: Info) -> None:
     if not len(used):
         raise InputError(f"{command.file} has no point whose coordinates are all finite: check the file")
     low, high = used.points.min(axis=0), used.points.max(axis=0)
-    say("      " + ", ".join(f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("xyz", low, high, strict=True)))
+    told = (decimals(place, (high - low).max()) for place in (low, high))
+    say("      " + ", ".join(f"{axis} {a} to {b}" for axis, a, b in zip("xyz", *told, strict=True)))
     if loaded.normals is None or not loaded.normals.any():
-        say("      it has no normals: reconstruct it with --estimate-normals")
+        say("      it has no normals: reconstruct it with --estimate-normals, terrain and rooms with --viewpoint, too")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
     for name, config in PRESETS.items():

@@ -22,6 +22,7 @@ def truth() -> Mesh:
 
 def made(scan: str, truth: Mesh) -> tuple[np.ndarray, np.ndarray]:
     cloud = cases.ALL[scan](truth, np.random.default_rng(5))
+    assert cloud.normals is not None
     np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=1), 1)
     return cloud.points, cloud.normals
 

@@ -145,6 +145,8 @@ def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
     for height in (30.0, -30.0):
         estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
         np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)
+    both = estimate_normals(PointCloud(grid), viewpoint=[(2, 10, 5), (17, 10, -5)])
+    np.testing.assert_allclose(both.normals[:, 2], np.where(grid[:, 0] < 9.5, 1, -1), atol=1e-6)
 
 
 def around(cloud: PointCloud) -> tuple[PointCloud, Neighbours]:
@@ -193,9 +195,7 @@ def test_a_few_points_far_from_the_rest_go_whatever_their_normals_and_profiles_a
 
 def test_a_small_part_with_most_points_is_named_as_a_box() -> None:
     rng, shell = np.random.default_rng(0), ball()
-    around = rng.uniform(-50, 50, (40, 3)) * [1, 1, 0]
-    cloud = PointCloud(np.append(shell.points, around, axis=0),
-                       np.append(shell.normals, np.tile([0, 0, 1.0], (40, 1)), axis=0))  # fmt: skip
+    cloud = shell.joined(PointCloud(rng.uniform(-50, 50, (40, 3)) * [1, 1, 0], np.tile([0, 0, 1.0], (40, 1))))
     [warning] = [note for note in clean(cloud)[1] if "takes the resolution" in note]
     low, high = np.reshape([float(word) for word in warning.split("--box")[1].split()], (2, 3))
     assert (low < shell.points.min(axis=0)).all()

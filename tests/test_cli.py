@@ -13,6 +13,7 @@ import torch
 import trimesh
 from test_finishing import WHOLE, seen, with_piece
 
+import sdfrecon
 from sdfrecon import files, showing
 from sdfrecon.cli import main
 from sdfrecon.console import load_scan
@@ -46,7 +47,7 @@ def test_steps_are_those_asked_for_also_where_the_preset_has_more_for_many_point
     np.savez(tmp_path / "ball.npz", points=ball, normals=ball)
     for asked, steps in (((), "6,000 steps"), (("--steps", "70"), "70 steps")):
         with pytest.raises(SystemExit):
-            run("reconstruct", tmp_path / "ball.npz", "--preset", "fine", *asked, "--max-memory", "0.001")
+            run("reconstruct", tmp_path / "ball.npz", "--preset", "fine", *asked, "--trim", "1e-6")
         assert f"of 256, {steps} on" in capsys.readouterr().out
 
 
@@ -56,7 +57,7 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["ring.glb", "ring.safetensors"], "no checkpoint is left"
     said = capsys.readouterr().out
     for fact in ("12,594 points, normals, no colours", "3 sine layers of 128, 150 steps on cpu", "48 cells",
-                 "points 0.0137 apart", "for the fit and", "GB of memory", "watertight, of cells of 0.0"):  # fmt: skip
+                 "points 0.0137 apart", "for the fit and", "GB of memory", "watertight, cells of 0.0"):  # fmt: skip
         assert fact in said
 
     run("mesh", field, "--output", tmp_path / "fine.ply", "--resolution", "64")
@@ -192,6 +193,22 @@ def test_a_part_of_a_scan_is_taken_and_taken_again(
     assert "--max-points must be at least 10" in refused(capsys, "reconstruct", ring_and_ball, "--max-points", "9")
 
 
+def test_normals_turned_over_are_turned_back(tmp_path: Path, ring_and_ball: Path) -> None:
+    cloud = files.read_cloud(ring_and_ball).thinned(3000)
+    for name, sign in (("right", 1), ("wrong", -1)):
+        files.write_arrays(tmp_path / f"{name}.npz", points=cloud.points, normals=sign * cloud.normals)
+        run("reconstruct", tmp_path / f"{name}.npz", *["--flip-normals"] * (sign < 0), *FAST)
+    run("mesh", tmp_path / "wrong_mesh.safetensors", "--scan", tmp_path / "wrong.npz", "--output",
+        tmp_path / "again.ply", "--device", "cpu")  # fmt: skip
+    right, wrong, again = ((tmp_path / f"{name}.ply").read_bytes() for name in ("right_mesh", "wrong_mesh", "again"))
+    assert right == wrong == again
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--version")
+    assert capsys.readouterr().out == f"sdfrecon {sdfrecon.__version__}\n"
+
+
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:
     run("demo", "--output", tmp_path / "new" / "demo", "--steps", "60")
     made = tmp_path / "new" / "demo"
@@ -216,6 +233,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
 ) -> None:
     bare, far = tmp_path / "bare.xyz", tmp_path / "far.npy"
     cloud = files.read_cloud(ring_and_ball)
+    assert cloud.normals is not None
     np.savetxt(bare, cloud.points)
     np.save(far, np.hstack([cloud.points + 1e7, cloud.normals]))
     before = sorted(tmp_path.iterdir())
@@ -265,9 +283,9 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     ("call", "message"),
     [
         ("", "Expected one of {reconstruct, mesh"),
-        ("reconstuct scan.ply", "Unrecognized options: reconstuct, scan.ply: see --help"),
+        ("reconstuct scan.ply", "Unrecognized options: reconstuct, scan.ply: see sdfrecon --help"),
         ("reconstruct", "Missing from sdfrecon reconstruct: SCAN"),
-        ("reconstruct scan.ply --ouput mesh.ply", "Unrecognized options: --ouput, mesh.ply: see --help"),
+        ("reconstruct scan.ply --ouput mesh.ply", "--ouput, mesh.ply: did you mean --output? see sdfrecon --help"),
         ("reconstruct scan.ply --preset drft", "Expected one of ('draft', 'standard'"),
         ("reconstruct scan.ply --trim 5mm", "Error parsing --trim: expected FLOAT; got '5mm': see --help"),
         ("image blend a.png b.png --offset 5", "Missing value for argument '--offset'"),

@@ -1,5 +1,7 @@
 """Whichever library multiplies, a product of float32 matrices is one of float32."""
 
+import threading
+
 import pytest
 import torch
 
@@ -20,17 +22,41 @@ def test_products_are_exact_and_the_setting_is_put_back() -> None:
 
 
 def test_threads_that_come_and_go_leave_the_setting_as_it_was() -> None:
+    first_in, second_in, first_out = (threading.Event() for _ in range(3))
+    seen: dict[str, str] = {}
+
+    def first() -> None:
+        with exact_products():
+            first_in.set()
+            second_in.wait(10)
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait(10)
+        with exact_products():
+            second_in.set()
+            first_out.wait(10)
+            seen["the second is still at work"] = CUBLAS.fp32_precision
+
     CUBLAS.fp32_precision = "tf32"
     try:
-        first, second = exact_products(), exact_products()
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
-        assert CUBLAS.fp32_precision == "ieee", "the second is still at work"
-        second.__exit__(None, None, None)
+        threads = [threading.Thread(target=work) for work in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert seen == {"the second is still at work": "ieee"}
         assert CUBLAS.fp32_precision == "tf32"
     finally:
         CUBLAS.fp32_precision = "none"
+
+
+def test_what_is_exact_is_found_out_under_autocast_too() -> None:
+    expected = device._onednn_is_exact()
+    device._onednn_is_exact.cache_clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16), exact_products():
+        assert device._onednn_is_exact() is expected
+        assert product_error() < device.EXACT
 
 
 def test_an_inexact_onednn_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

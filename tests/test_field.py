@@ -80,6 +80,7 @@ def test_a_program_around_it_that_computes_coarsely_or_finely_changes_nothing() 
     try:
         again = Field(Siren(3, 1, SirenConfig(32, 2), torch.Generator().manual_seed(0)), FIELD.frame)
         np.testing.assert_array_equal(again.distance(POINTS), expected)
+        assert FIELD.mesh(16).is_watertight
     finally:
         torch.set_default_dtype(torch.float32)
 

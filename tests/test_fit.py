@@ -1,7 +1,6 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -134,14 +133,6 @@ def test_who_ignores_ctrl_c_goes_on_to_and_the_second_stops_at_once() -> None:
         fit(PROBLEM, network(), FitConfig(50), generator(), watch=press)
 
 
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
-def test_a_fit_learns_where_the_program_around_it_does_not(around: Any) -> None:
-    whole = fit(PROBLEM, network(), FitConfig(10), generator())
-    field = network()
-    with around():
-        assert same(fit(PROBLEM, field, FitConfig(10), generator()), whole)
-
-
 def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
     def ones(_: Attributes, jet: Jet) -> Tensor:
         return 0 * jet.value[:, 0] + 1
@@ -186,7 +177,7 @@ def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:
     path.unlink()
     fit(PROBLEM, network(), FitConfig(10), generator(), path)
     other = Siren(2, 1, SirenConfig(8, 1))
-    with pytest.raises(InputError, match="is of another network: delete it to start again"):
+    with pytest.raises(InputError, match="is of another network or device: delete it to start again"):
         fit(PROBLEM, other, FitConfig(10), generator(), path)
 
 

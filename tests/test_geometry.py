@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
+from sdfrecon.geometry import InputError, Mesh, PointCloud, decimals, unit_vectors
 
 TETRAHEDRON = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
@@ -18,6 +18,12 @@ def test_shapes_are_checked_by_name() -> None:
 def test_vectors_of_any_length_become_unit_vectors_but_zeros() -> None:
     vectors = np.array([[3e-200, 4e-200, 0], [3e200, 0, 4e200], [0, 0, 0]])
     np.testing.assert_allclose(unit_vectors(vectors), [[0.6, 0.8, 0], [0.6, 0, 0.8], [0, 0, 0]])
+
+
+def test_coordinates_keep_the_digits_that_tell_places_apart() -> None:
+    assert decimals([5300123.456789, 0.5], 12.0) == ["5300123.457", "0.500"]
+    assert decimals([0.00123456], 0.01) == ["0.001235"]
+    assert decimals(5e6, 1e5) == ["5000000"]
 
 
 def test_shapes_are_told_apart_as_objects() -> None:

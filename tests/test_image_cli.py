@@ -190,6 +190,7 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("they are 20 x 20 and 9 x 7", ("blend", picture, picture, "--output", out, *mask)),
         ("nothing of the source", ("blend", picture, picture, "--output", out, "--offset", "20", "0")),
         ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "21", "5")),
+        ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "nan", "5")),
         ("--size must be at least 1", ("render", field, "--output", out, "--size", "0", "5")),
         ("is no field", ("render", picture, "--output", out)),
         ("must be the image of the field", ("derivatives", field, "--output", seen, "--image", tmp_path / "mask.png")),

@@ -93,6 +93,8 @@ def test_colours_hidden_under_a_transparent_part_decide_nothing() -> None:
     for one, other in zip(*(task.guidance for task in tasks), strict=True):
         np.testing.assert_array_equal(one, other)
     bright = np.where(HOLE[..., None], 0.6, 0.0) * np.ones(3)
+    whole = Composition.of(bright, CAT, None, (0, 0), "mean", shown)
+    np.testing.assert_array_equal(whole.averaged[~HOLE], CAT[~HOLE])
     pasted = Composition.of(bright, np.full_like(CAT, 0.5), HOLE, (0, 0), "import", shown).classical
     np.testing.assert_allclose(pasted, 0.5, atol=1e-9)
     with pytest.raises(InputError, match="the mask must be of the source's size; they are 30 x 24 and 9 x 7"):

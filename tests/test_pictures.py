@@ -73,9 +73,11 @@ def test_a_still_gif_is_a_picture_and_a_raw_file_and_too_many_pixels_are_none(
 ) -> None:
     Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "a.gif")
     assert pictures.read_image(tmp_path / "a.gif").shape == (6, 8, 3)
+    Image.new("L", (8, 6), 128).save(tmp_path / "grey.gif")
+    assert pictures.read_image(tmp_path / "grey.gif").shape[:2] == (6, 8)
     Image.new("RGB", (8, 6)).save(tmp_path / "a.tif")
     (tmp_path / "a.tif").rename(tmp_path / "a.nef")
-    with pytest.raises(InputError, match="looks like a camera's raw file: develop it"):
+    with pytest.raises(InputError, match="is a TIFF by another name, as cameras' raw files are"):
         pictures.read_image(tmp_path / "a.nef")
     Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)

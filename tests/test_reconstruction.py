@@ -170,6 +170,14 @@ def test_a_presets_time_is_measured_on_a_whole_step_of_it(name: str, monkeypatch
     assert drawn == [2800 if loss is None else loss.on_surface + loss.near_surface + loss.in_box]
 
 
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_it_learns_where_the_program_around_it_does_not(ring_and_ball: Path, around: Any) -> None:
+    cloud, config = sdfrecon.read_cloud(ring_and_ball), replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
+    expected = reconstruct(cloud, config).mesh.vertices
+    with around():
+        np.testing.assert_array_equal(reconstruct(cloud, config).mesh.vertices, expected)
+
+
 def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Path) -> None:
     fit = replace(SHORT.fit, steps=20)
     config = replace(SHORT, fit=fit, resolution=np.int64(32), seed=np.int64(3), trim=np.float32(0))
@@ -187,6 +195,7 @@ def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Pa
     [
         ({"resolution": 1}, "the resolution must be a whole number of cells, at least 2; got 1"),
         ({"resolution": 256.5}, "the resolution must be a whole number"),
+        ({"margin": None}, "the margin must be 0 or more; got None"),
         ({"margin": -0.1}, "the margin must be 0 or more; got -0.1"),
         ({"trim": float("nan")}, "the trim must be 0 or more; got nan"),
     ],

@@ -191,7 +191,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_the_work(
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdfrecon.memory.CONTAINER", tmp_path)
-    monkeypatch.setattr("sdfrecon.memory._held", lambda: 5.0)
+    monkeypatch.setattr("sdfrecon.memory.held", lambda: 5.0)
     machine = free_memory()
     (tmp_path / "memory.current").write_text("700000000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
