@@ -28,6 +28,7 @@ class Found:
     with_the_mesh_written: int = 0
     corrupt_files: int = 0
     runs_that_came_to_their_end: int = 0
+    of_them_gone_on_from_a_checkpoint: int = 0
     of_them_byte_for_byte_the_same: int = 0
     files_left_behind: int = 0
 
@@ -65,6 +66,7 @@ def main(args: Args) -> None:
         results = [(killed.with_suffix(s), whole.with_suffix(s).read_bytes()) for s in (".ply", ".safetensors")]
         field = results[1][0]
         while found.kills < args.kills:
+            goes_on = bool(checkpoints(killed))
             before, start = [changed(path) for path, _ in results], time.time()
             process = subprocess.Popen([*command, "--output", str(killed)])
             if found.kills % 3 == 2:
@@ -78,7 +80,7 @@ def main(args: Args) -> None:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                saved = [path.stat().st_mtime for path in killed.parent.glob(".killed.run/checkpoint-*")]
+                saved = [path.stat().st_mtime for path in checkpoints(killed)]
                 lost.append(time.time() - max([start, *saved]))
                 found.kills += 1
                 found.with_a_checkpoint += bool(saved)
@@ -90,6 +92,7 @@ def main(args: Args) -> None:
             if status:
                 raise SystemExit(f"the command ended with status {status} after {found.kills} kills")
             found.runs_that_came_to_their_end += 1
+            found.of_them_gone_on_from_a_checkpoint += goes_on
             found.of_them_byte_for_byte_the_same += all(path.read_bytes() == good for path, good in results)
             found.files_left_behind += len(list(Path(folder).iterdir())) - 4
             for path, _ in results:
@@ -97,6 +100,11 @@ def main(args: Args) -> None:
     for name, count in dataclasses.asdict(found).items():
         print(f"- {name.replace('_', ' ')}: {count}")
     print(f"- work lost at a kill: {sum(lost) / len(lost):.1f} s on average, {max(lost):.1f} s at most")
+
+
+def checkpoints(mesh: Path) -> list[Path]:
+    """What a run that writes this mesh has kept of its fit."""
+    return list(mesh.parent.glob(f".{mesh.stem}.run/checkpoint-*"))
 
 
 def changed(path: Path) -> float:
