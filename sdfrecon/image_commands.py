@@ -300,9 +300,9 @@ def _refuse(what: str, needed: float, way: str) -> None:
     """Raises InputError where `what` needs more bytes than are free."""
     from sdfrecon.memory import free_memory, held
 
-    needed += held()
-    if needed > (limit := free_memory()):
-        raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are free: {way}")
+    free = free_memory() - held()
+    if needed > free:
+        raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: {way}")
 
 
 def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
