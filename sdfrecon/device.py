@@ -24,7 +24,7 @@ def seeded(seed: int, where: torch.device) -> torch.Generator:
     """Random numbers on a device. Raises InputError for a seed that is none."""
     if not 0 <= seed < 1 << 63:
         raise InputError(f"the seed must be from 0 to 2^63 - 1; got {seed}")
-    return torch.Generator(where).manual_seed(seed)
+    return torch.Generator(where).manual_seed(int(seed))
 
 
 def pick_device(name: str) -> torch.device:

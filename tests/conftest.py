@@ -1,6 +1,7 @@
 """What several test files need: where the data are."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is there: as the 
 
 import torch
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SDFRECON_DATA", ROOT.parent / "shared" / "data"))
 
