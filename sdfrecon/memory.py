@@ -26,7 +26,8 @@ def check_memory(needed: float, resolution: int, allowed: float | None = None) -
         return
     less = int(np.sqrt(max(limit - (needed - A_SQUARE * resolution**2), 0) / A_SQUARE))
     fewer = int((limit - meshing_memory(resolution)) / A_POINT)
-    way = f"pass --max-points {fewer}" if fewer >= 1000 else "free some of it"
+    way = "free some of it" if allowed is None else "allow more"
+    way = f"pass --max-points {fewer}" if fewer >= 1000 else way
     way = f"lower --resolution to {less}" if less >= 64 else way
     raise InputError(
         f"this needs about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are "
