@@ -129,12 +129,15 @@ def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
     Shepard 1968. So each side of a thin wall has its own. Where none of eight goes its way they count as they are.
     """
     assert cloud.colors is not None
-    away, nearest = tree.query(mesh.vertices, k=range(1, 9), workers=-1)
-    weight = 1 / (away + 1e-12 * cloud.diagonal) ** 2
-    if cloud.normals is not None and mesh.normals is not None:
-        weight *= np.einsum("nd,nkd->nk", mesh.normals, cloud.normals[nearest]).clip(min=1e-6)
-    mixed = np.einsum("nk,nkd->nd", weight, cloud.colors[nearest]) / weight.sum(axis=1, keepdims=True)
-    return np.rint(mixed).astype(np.uint8)
+    mixed = np.empty((len(mesh.vertices), 3), np.uint8)
+    for rows in np.array_split(np.arange(len(mixed)), 1 + len(mixed) // 100_000):  # what is near of all takes gigabytes
+        away, nearest = tree.query(mesh.vertices[rows], k=range(1, 9), workers=-1)
+        weight = 1 / (away + 1e-12 * cloud.diagonal) ** 2
+        if cloud.normals is not None and mesh.normals is not None:
+            weight *= np.einsum("nd,nkd->nk", mesh.normals[rows], cloud.normals[nearest]).clip(min=1e-6)
+        weight /= weight.sum(axis=1, keepdims=True)
+        mixed[rows] = np.rint(np.einsum("nk,nkd->nd", weight, cloud.colors[nearest]))
+    return mixed
 
 
 def open_distance(cloud: PointCloud, tree: cKDTree) -> float:
