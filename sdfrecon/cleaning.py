@@ -188,9 +188,10 @@ def _contradicted(around: Neighbours, heard: NDArray[np.bool_]) -> NDArray[np.bo
     """(n,) true for those of `strays` by the neighbours (n, k) that are heard."""
     index, distance, cosine, rise = around
     told = heard.any(axis=1)
+    count = np.maximum(heard.sum(axis=1), 1)
 
     def mean(values: Floats) -> Floats:
-        return (values * heard).sum(axis=1) / np.maximum(heard.sum(axis=1), 1)
+        return (values * heard).sum(axis=1) / count
 
     steep = mean(np.abs(rise))
     alone = distance[:, -1] > 2 * np.median(distance[:, -1])

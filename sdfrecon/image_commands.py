@@ -59,6 +59,7 @@ def fit(command: ImageFit) -> None:
 
 def render(command: ImageRender) -> None:
     """Field -> picture."""
+    from sdfrecon.memory import check_free
     from sdfrecon.pictures import write_image
 
     _places([command.field], [], [command.output])
@@ -66,7 +67,7 @@ def render(command: ImageRender) -> None:
     field.check_region(command.region)
     width, height = command.size or _alike(field, command.region)
     at_least(1, "--size", min(width, height))
-    _refuse(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
+    check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
     write_image(command.output, field.render(height, width, command.region))
     say(f"{command.output}: {width} x {height}")
 
@@ -285,6 +286,7 @@ def _solve(
 def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
     """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
     from sdfrecon.device import pick_device
+    from sdfrecon.memory import check_free
 
     pixels = 0
     if "laplacians" in known:
@@ -293,16 +295,7 @@ def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
         pixels = int(known["guidance"][0].sum())
     if pick_device(device).type == "cpu":
         way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
-        _refuse(f"{pixels:,} pixels at once", A_PIXEL * width * pixels, way)
-
-
-def _refuse(what: str, needed: float, way: str) -> None:
-    """Raises InputError where `what` needs more bytes than are free."""
-    from sdfrecon.memory import free_memory, held
-
-    free = free_memory() - held()
-    if needed > free:
-        raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: {way}")
+        check_free(f"{pixels:,} pixels at once", A_PIXEL * width * pixels, way)
 
 
 def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:

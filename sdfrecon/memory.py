@@ -1,4 +1,4 @@
-"""What memory a reconstruction will take, and how much of it there is."""
+"""What memory a job will take, and how much of it there is."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def check_memory(needed: float, resolution: int, allowed: float | None = None) -
         f"this needs about {needed / 1e9:.1f} GB of memory, and {limit / 1e9:.1f} GB are "
         f"{'free' if allowed is None else 'allowed'}: {way}"
     )
+
+
+def check_free(what: str, needed: float, way: str) -> None:
+    """Raises InputError where `what` needs more bytes, beside those held, than are free; `way` is out of that."""
+    free = free_memory() - held()
+    if needed > free:
+        raise InputError(f"{what} need about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: {way}")
 
 
 def free_memory() -> float:

@@ -61,6 +61,13 @@ def test_a_ply_opens_in_open3d(tmp_path: Path, mesh: Mesh) -> None:
     same(mesh, np.asarray(read.vertices), np.asarray(read.vertex_normals), np.asarray(read.vertex_colors) * 255)
 
 
+def test_a_ply_opens_in_trimesh(tmp_path: Path, mesh: Mesh) -> None:
+    files.write_mesh(tmp_path / "mesh.ply", mesh)
+    read: Any = trimesh.load_mesh(tmp_path / "mesh.ply", process=False)
+    # trimesh computes normals of its own from the triangles.
+    same(mesh, read.vertices, mesh.normals, read.visual.vertex_colors[:, :3])
+
+
 def test_a_ply_opens_in_meshlab(tmp_path: Path, mesh: Mesh) -> None:
     pymeshlab = pytest.importorskip("pymeshlab", reason="needs the extra bench: pip install -e '.[bench]'")
     files.write_mesh(tmp_path / "mesh.ply", mesh)
