@@ -26,6 +26,7 @@ from machine import ROOT, heading, timed
 from tyro.conf import Positional
 
 from sdfrecon import reconstruction
+from sdfrecon import tape as tapes
 from sdfrecon.cli import SPINS
 from sdfrecon.device import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.field import Field
@@ -46,7 +47,7 @@ HOWS = {"ours": "as the presets have it", "float32": "the network in float32", "
 GPU_HOWS = {
     "launched": "as ours, each kernel launched",
     "tf32": "the network in TensorFloat-32",
-    "tf32 values": "as ours, values in TensorFloat-32",
+    "unfused": "as ours, passes not fused",
     "compiled": "autograd's, by torch.compile, in float32",
     "compiled tf32": "the same in TensorFloat-32",
 }
@@ -165,7 +166,9 @@ def one_step(how: str, width: str, points: str, device: str) -> dict[str, float]
     field = Siren(3, 1, SirenConfig(int(width), 3), generator)
     rounded = faster_in_bfloat16(torch.device(device))
     optimiser = Optimiser(field, 1e-3, 1e-3, rounded)
-    tape = Tape(field, how in ("ours", "launched", "tf32 values") and rounded)
+    if how == "unfused":
+        vars(tapes)["FUSED"] = count + 1
+    tape = Tape(field, how in ("ours", "launched", "unfused") and rounded)
     weights = torch.tensor([c.weight for c in problem.constraints], device=device)
 
     def loss(samples: Any, at: Callable[[torch.Tensor], Jet]) -> torch.Tensor:

@@ -11,13 +11,19 @@ forward, a part of the batch at a time that stays in a processor's cache, and on
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdfrecon.jet import Jet
 from sdfrecon.siren import Siren, chunks
+
+if TYPE_CHECKING:
+    from sdfrecon.fused import Fused
+
+FUSED = 1 << 14
+"""Points of a field of one channel from which on a GPU's passes are fused: with fewer that gains little."""
 
 
 class _Layer(NamedTuple):
@@ -64,6 +70,10 @@ class Tape:
         self.scaled = [(w.detach(), b.detach()) for w, b in self.field.scaled()]
         self.rounded = [w.to(self.dtype) for w, _ in self.scaled]
         *sines, (weight, bias) = self.scaled
+        self.fused = self._fused()
+        if self.fused:
+            self.value = self.fused.value(points, self.scaled).requires_grad_()
+            return Jet(self.value, self._gradient, self._laplacian)
         self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]), dtype=self.dtype)
         rounded = self.dtype != points.dtype
         activation, (z, exact) = points, self._room("z", 2, *self.sine[0].shape)
@@ -76,12 +86,29 @@ class Tape:
         self.value = torch.addmm(bias, activation, weight.T).requires_grad_()
         return Jet(self.value, self._gradient, self._laplacian)
 
+    def _fused(self) -> Fused | None:
+        """Kernels that have the passes over many points inside of their products, where they can be made."""
+        size = self.field.config
+        many = FUSED <= len(self.points) < (1 << 31) // size.width  # they count numbers in 32 bits
+        if not (self.points.is_cuda and self.dtype == torch.bfloat16 and many):
+            return None
+        if self.field.out_dim > 1 or size.hidden_layers < 1:
+            return None
+        try:
+            from sdfrecon import fused
+        except ImportError:  # Triton comes with PyTorch's wheels for GPUs, not with all others
+            return None
+        return fused.Fused(self._room) if fused.usable() else None
+
     @torch.no_grad()
     def _gradient(self) -> Tensor:
         *sines, (weight, _) = self.scaled
         if self.field.out_dim > 1:
             slopes = [self._carried(part, bent=False)[-1].after[1:] @ weight.T for part in chunks(self.points)]
             self.gradient = torch.cat(slopes, dim=1).permute(1, 2, 0).requires_grad_()
+            return self.gradient
+        if self.fused:
+            self.gradient = self.fused.gradient()[:, None].requires_grad_()
             return self.gradient
         # Row vectors before and after each layer's cosine (Siren.jet: A_l W and A_l cos z).
         self.before, self.after = self._room("rows", 2, *self.cosine.shape, dtype=self.dtype)
@@ -127,6 +154,12 @@ class Tape:
 
     def _backward_rows(self, gradient: Tensor | None, weights: list[Tensor], biases: list[Tensor]) -> None:
         """Adds what the `grad` of the value, and of one channel's `gradient`, bring the scaled weights and biases."""
+        if (error := self.value.grad) is None:
+            error = torch.zeros_like(self.value)
+        if self.fused:
+            slope = self._gradient().new_zeros(len(error), 1, self.field.in_dim) if gradient is None else gradient
+            self.fused.backward(error, slope[:, 0], weights, biases)
+            return
         *sines, weight = self.rounded
         last = len(sines) - 1
         one, two = self._room("errors", 2, *self.cosine[0].shape, dtype=self.dtype)
@@ -141,8 +174,6 @@ class Tape:
                 below = torch.mul(through, self.cosine[layer], out=two)
             weights[-1] += ones @ below
 
-        if (error := self.value.grad) is None:
-            error = torch.zeros_like(self.value)
         biases[-1] += error.sum(0)
         error = error.to(self.dtype)
         weights[-1] += error.T @ self.sine[last]

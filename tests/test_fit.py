@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfrecon import files
+from sdfrecon import files, tape
 from sdfrecon import fit as fit_module
 from sdfrecon.constraints import Constraint
 from sdfrecon.fit import FitConfig, Interrupted, draw, fit, residuals
@@ -214,9 +214,12 @@ def test_a_loss_that_is_met_or_below_zero_does_not_explode(lowest: float) -> Non
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("config", [FitConfig(60), FitConfig(60, muon_learning_rate=None, clip=1.0, bfloat16=True)])
+@pytest.mark.parametrize("fused", [tape.FUSED, 1])
 def test_recorded_steps_are_the_steps_themselves(
-    monkeypatch: pytest.MonkeyPatch, config: FitConfig, device: str
+    monkeypatch: pytest.MonkeyPatch, fused: int, config: FitConfig, device: str
 ) -> None:
+    monkeypatch.setattr(tape, "FUSED", fused)
+
     def fitted() -> Siren:
         points = torch.Generator(device).manual_seed(1)
         ball = evenly_spread(500)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sdfrecon.jet import Jet
 from sdfrecon.siren import Siren, SirenConfig
-from sdfrecon.tape import Tape
+from sdfrecon.tape import FUSED, Tape
 
 
 def parts(first: Jet, second: Jet, third: Jet, _: Jet) -> Tensor:
@@ -73,3 +73,27 @@ def test_in_bfloat16_values_are_the_same_and_derivatives_nearly(loss: Callable[[
     assert torch.equal(jets[0].value, jets[1].value)
     assert 0 < (jets[1].gradient - jets[0].gradient).norm() < 0.02 * jets[0].gradient.norm()
     assert (grads[1] - grads[0]).norm() < 0.02 * grads[0].norm()
+
+
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize(("d", "width", "hidden"), [(3, 256, 3), (2, 48, 1), (3, 512, 2)])
+def test_fused_passes_are_the_passes_themselves_and_the_same_each_time(
+    loss: Callable[[Jet], Tensor], d: int, width: int, hidden: int, device: str
+) -> None:
+    pytest.importorskip("triton", reason="Triton is not there to make kernels with")
+    drawn = torch.Generator(device).manual_seed(0)
+    net, grads, jets = Siren(d, 1, SirenConfig(width, hidden), drawn), [], []
+    points = torch.rand(FUSED + 3, d, generator=drawn, device=device) * 2 - 1
+    for bfloat16 in (False, True, True):
+        net.zero_grad()
+        tape = Tape(net, bfloat16)
+        jets.append(tape.jet(points))
+        loss(jets[-1]).backward()
+        tape.backward()
+        assert (tape.fused is not None) == bfloat16
+        grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+    assert (jets[1].value - jets[0].value).norm() < 3e-5 * jets[0].value.norm()
+    assert (jets[1].gradient - jets[0].gradient).norm() < 0.02 * jets[0].gradient.norm()
+    assert (grads[1] - grads[0]).norm() < 0.02 * grads[0].norm()
+    assert torch.equal(grads[1], grads[2])
