@@ -28,23 +28,25 @@ SLOPES = {"BM": 64, "BN": KNOWN, "BK": 64, "num_warps": 4, "num_stages": 3}
 BENT = {"BM": KNOWN, "BN": 128, "BK": 32, "num_warps": 8, "num_stages": 3}
 PRODUCTS = {"BM": 128, "BN": 128, "BK": 32, "num_warps": 4, "num_stages": 3}
 """Tiles, and how many warps and loads under way each has: the fastest of several, on an H200 at width 256."""
-SHARED = 200_000
-"""Bytes of shared memory that the largest tiles take, less than an H100 has."""
 PROGRAMS, LEAST = 264, 512
 """How many programs share a sum over the points, and the fewest points that are worth one."""
 
 
 @cache
-def usable() -> bool:
-    """Whether the GPU has room for the tiles, and Triton all to make kernels with: a C compiler, Python's headers."""
-    properties: Any = torch.cuda.get_device_properties("cuda")
+def usable(device: torch.device) -> bool:
+    """Whether it is a Hopper GPU, whose shared memory the tiles are for, and Triton makes kernels here.
+
+    For that it needs a C compiler and Python's headers.
+    """
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return False
+    ones = torch.ones(KNOWN, 3, device=device, dtype=torch.float32)
+    waves = [ones.bfloat16() for _ in range(3)]
     try:
-        if properties.shared_memory_per_block_optin < SHARED:
-            return False
-        ones = torch.ones(KNOWN, 3, device="cuda", dtype=torch.float32)
-        waves = [ones.bfloat16() for _ in range(3)]
         kernels.first[(1,)](*waves, ones, ones, ones, 1, D=3, W=3, **FIRST)
-    except Exception:  # whatever it is that fails, the passes can go on without
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # whatever fails, the passes go on without
         return False
     return True
 
@@ -56,32 +58,32 @@ class Fused:
         """room: a tensor by name, shape and dtype, in the same memory at every step."""
         self.room = room
 
-    def value(self, points: Tensor, scaled: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """(n, 1) at points (n, d), by the layers' weights and biases, times their omega."""
+    def value(self, points: Tensor, scaled: list[tuple[Tensor, Tensor]], rounded: list[Tensor]) -> Tensor:
+        """(n, 1) at points (n, d), by the layers' weights and biases times their omega; rounded: the weights again."""
         *sines, (weight, bias) = scaled
         n, self.width, self.last = len(points), weight.shape[1], len(sines) - 1
-        self.points, self.rounded = points.contiguous(), [w.bfloat16() for w, _ in scaled]
-        self.sine, self.cosine = self.room("waves", 2, len(sines), n, self.width, dtype=torch.bfloat16)
-        rest = self.room("rest", 2, n, self.width, dtype=torch.bfloat16)
+        self.points, self.rounded = points.contiguous(), rounded
+        self.sine, self.cosine = self._rooms("waves", 2, self.last + 1)
+        (rest,) = self._rooms("rest", 1, 2)
         shares = self.room("shares", -(-self.width // VALUES["BN"]), n)
         turns = [(w / TURN, b / TURN) for w, b in sines]
-        self._over(
-            kernels.first, FIRST, self.sine[0], self.cosine[0], rest[0], self.points, *turns[0], n, D=points.shape[1]
-        )
+        made = self.sine[0], self.cosine[0], rest[0]
+        self._over(kernels.first, FIRST, *made, self.points, *turns[0], n, D=points.shape[1])
         for layer, (w, b) in enumerate(turns[1:], 1):
             into = w.T.contiguous()
             high = into.bfloat16()
-            made = self.sine[layer], self.cosine[layer], rest[layer % 2], shares
+            made = self.sine[layer], self.cosine[layer], rest[layer % 2]
             given = self.sine[layer - 1], rest[(layer - 1) % 2], high, (into - high).bfloat16(), b, weight, n
-            self._over(kernels.values, VALUES, *made, *given, LAST=layer == self.last)
+            self._over(kernels.values, VALUES, *made, shares, *given, LAST=layer == self.last)
         return shares.sum(0)[:, None] + bias
 
     def gradient(self) -> Tensor:
         """(n, d) there, by rows from the output back."""
-        rows, after = self.room("down", 2, *self.sine.shape, dtype=torch.bfloat16)
-        self.before, self.after, gradient = [*rows[:-1], self.rounded[-1]], after, torch.empty_like(self.points)
+        gradient, top = torch.empty_like(self.points), self.rounded[-1].expand(len(self.points), -1)
+        rows, self.after = self._rooms("down", 2, self.last)
+        self.before = [*rows, top]
         for layer in range(self.last, 0, -1):
-            self._turned(rows[layer - 1], after[layer], self.before[layer], layer, self.rounded[layer])
+            self._turned(rows[layer - 1], self.after[layer - 1], self.before[layer], layer, self.rounded[layer])
         self._turned(gradient, None, self.before[0], 0, self.rounded[0])
         return gradient
 
@@ -90,35 +92,38 @@ class Fused:
 
         Through the gradient up (Griewank and Walther 2008, chapter 3), as far as each cosine, and by the value down.
         """
-        through, below = self.room("up", 2, *self.sine.shape, dtype=torch.bfloat16)
-        upper, bent = self.room("bent", 2, *self.sine.shape[1:], dtype=torch.bfloat16)
-        slope, d = slope.contiguous(), slope.shape[1]
+        (through,), (below,) = self._rooms("through", 1, self.last + 1), self._rooms("below", 1, self.last)
+        upper, bent = self._rooms("bent", 2, 1)[:, 0]
+        error, slope, d = error.contiguous(), slope.contiguous(), slope.shape[1]
         torch.mm(_padded(slope), _padded(self.rounded[0]).T, out=through[0])
-        for layer in range(1, self.last + 1):
-            into = self.rounded[layer].T.contiguous()
-            self._turned(through[layer], below[layer], through[layer - 1], layer - 1, into)
+        for layer in range(self.last):
+            into = self.rounded[layer + 1].T.contiguous()
+            self._turned(through[layer + 1], below[layer], through[layer], layer, into)
         biases[-1] += error.sum(0)
         for layer in range(self.last, -1, -1):
-            waves = self.sine[layer], self.cosine[layer]
-            given = *waves, self.before[layer], through[layer], error.contiguous(), self.points, slope
-            ends = {"TOP": layer == self.last, "BOTTOM": layer == 0, "STRIDE": _stride(self.before[layer])}
+            before = self.before[layer]
+            given = self.sine[layer], self.cosine[layer], before, through[layer], error, self.points, slope
+            ends = {"TOP": layer == self.last, "BOTTOM": layer == 0, "STRIDE": before.stride(0)}
             sums = self._summed(kernels.bent, BENT, KNOWN, bent, upper, *given, D=d, **ends)
             biases[layer] += sums[0]
             if layer == self.last:
                 weights[-1] += sums[1]
             if layer:
-                kept = self.after[layer], below[layer], bent, self.sine[layer - 1]
+                kept = self.after[layer - 1], below[layer - 1], bent, self.sine[layer - 1]
                 weights[layer] += self._summed(kernels.products, PRODUCTS, self.width, *kept)
                 torch.mm(bent, self.rounded[layer], out=upper)
             else:
                 weights[0] += sums[1 : 1 + d].T
 
+    def _rooms(self, name: str, *count: int) -> Tensor:
+        """(..., n, width): so many arrays of the points' and sines' size."""
+        return self.room(name, *count, len(self.points), self.width, dtype=torch.bfloat16)
+
     def _turned(self, out: Tensor, kept: Tensor | None, given: Tensor, layer: int, weight: Tensor) -> None:
-        """Rows times a layer's cosine, which are kept, times a weight."""
-        tile = ROWS if out.shape[1] == self.width else SLOPES
-        rows = out if kept is None else kept, given, self.cosine[layer], weight
-        flags = {"STRIDE": _stride(given), "KEEP": kept is not None, "N": out.shape[1]}
-        self._over(kernels.rows, tile, out, *rows, len(out), **flags)
+        """Rows times a layer's cosine, which may be kept, times a weight."""
+        tile, stride = ROWS if out.shape[1] == self.width else SLOPES, given.stride(0)
+        rows = given, self.cosine[layer], weight, len(out)
+        self._over(kernels.rows, tile, out, kept, *rows, STRIDE=stride, N=out.shape[1])
 
     def _over(self, kernel: Any, tile: dict[str, int], *given: object, **flags: int) -> None:
         """Runs a kernel on all tiles of what it makes."""
@@ -133,11 +138,6 @@ class Fused:
         part = self.room(f"sums {high}", shares, high, self.width)
         kernel[(shares * tiles,)](part, *given, n, chunk, W=self.width, **flags, **tile)
         return part.sum(0)
-
-
-def _stride(rows: Tensor) -> int:
-    """From one row to the next: none where there is one for all."""
-    return rows.shape[1] if len(rows) > 1 else 0
 
 
 def _padded(known: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def _sine(v):
-    """sin(2 pi v), |v| <= 1/4, to 4e-9."""
+    """sin(2 pi v), |v| <= 1/4, as exact as float32 is."""
     s = v * v
     return v * (6.28318516 + s * (-41.34165503 + s * (81.60100406 + s * (-76.54978198 + s * 39.5367036))))
 
@@ -25,8 +25,8 @@ def _read(pointer, at, seen):
 
 
 @triton.jit
-def _place(n, N: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """The rows and columns of an (n, N) array that are this program's, and the number of its block of columns."""
+def _place(N: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
+    """Of an array of N columns the number of this program's block of columns, its rows, and its columns."""
     blocks = tl.cdiv(N, BN)
     row, col = tl.program_id(0) // blocks, tl.program_id(0) % blocks
     return col, row * BM + tl.arange(0, BM), col * BN + tl.arange(0, BN)
@@ -56,7 +56,7 @@ def first(
     sine, cosine, rest, points, weight, bias, n, D: tl.constexpr, W: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
 ):
     """The first layer, in float32."""
-    _, rows, cols = _place(n, W, BM, BN)
+    _, rows, cols = _place(W, BM, BN)
     t = tl.zeros((BM, BN), tl.float32) + tl.load(bias + cols, cols < W, 0.0)[None, :]
     for j in tl.static_range(D):
         x, w = tl.load(points + rows * D + j, rows < n, 0.0), tl.load(weight + cols * D + j, cols < W, 0.0)
@@ -85,7 +85,7 @@ def values(
     BK: tl.constexpr,
 ):
     """A layer by the one before; of the last one each block of columns' share of the value, too."""
-    col, rows, cols = _place(n, W, BM, BN)
+    col, rows, cols = _place(W, BM, BN)
     acc = tl.zeros((BM, BN), tl.float32)
     for k in range(0, W, BK):
         ks = k + tl.arange(0, BK)
@@ -112,7 +112,6 @@ def rows(
     weight,
     n,
     STRIDE: tl.constexpr,
-    KEEP: tl.constexpr,
     N: tl.constexpr,
     W: tl.constexpr,
     BM: tl.constexpr,
@@ -120,13 +119,13 @@ def rows(
     BK: tl.constexpr,
 ):
     """(n, N): rows (n, W), or one for all (STRIDE 0), times the cosine, which may be kept, times the weight (W, N)."""
-    col, rows, cols = _place(n, N, BM, BN)
+    col, rows, cols = _place(N, BM, BN)
     acc = tl.zeros((BM, BN), tl.float32)
     for k in range(0, W, BK):
         ks = k + tl.arange(0, BK)
         at, seen = _tile(rows, ks, n, W)
         a = (_read(given, rows[:, None] * STRIDE + ks[None, :], seen) * _read(cosine, at, seen)).to(tl.bfloat16)
-        if KEEP:
+        if kept is not None:
             tl.store(kept + at, a, seen & (col == 0))
         at, seen = _tile(ks, cols, W, N)
         acc = tl.dot(a, tl.load(weight + at, seen, 0.0), acc)
@@ -136,7 +135,7 @@ def rows(
 
 @triton.jit
 def _beside(known, rows, js, n, D: tl.constexpr):
-    """(rows, KNOWN): what (n, D) numbers say of them, from the second column on."""
+    """(rows, BM): what (n, D) numbers say of them, from the second column on."""
     at = rows[:, None] * D + js[None, :] - 1
     return tl.load(known + at, (rows < n)[:, None] & ((js > 0) & (js <= D))[None, :], 0.0)
 

@@ -72,7 +72,7 @@ class Tape:
         *sines, (weight, bias) = self.scaled
         self.fused = self._fused()
         if self.fused:
-            self.value = self.fused.value(points, self.scaled).requires_grad_()
+            self.value = self.fused.value(points, self.scaled, self.rounded).requires_grad_()
             return Jet(self.value, self._gradient, self._laplacian)
         self.sine, self.cosine = self._room("waves", 2, len(sines), len(points), len(sines[0][0]), dtype=self.dtype)
         rounded = self.dtype != points.dtype
@@ -88,17 +88,17 @@ class Tape:
 
     def _fused(self) -> Fused | None:
         """Kernels that have the passes over many points inside of their products, where they can be made."""
-        size = self.field.config
-        many = FUSED <= len(self.points) < (1 << 31) // size.width  # they count numbers in 32 bits
-        if not (self.points.is_cuda and self.dtype == torch.bfloat16 and many):
+        points, net = self.points, self.field
+        if not (points.is_cuda and points.device.index == torch.cuda.current_device() and self.dtype == torch.bfloat16):
             return None
-        if self.field.out_dim > 1 or size.hidden_layers < 1:
+        many = FUSED <= len(points) < (1 << 31) // net.config.width  # they count numbers in 32 bits
+        if not (many and net.out_dim == 1 and net.in_dim < 16 and net.config.hidden_layers):
             return None
         try:
             from sdfrecon import fused
-        except ImportError:  # Triton comes with PyTorch's wheels for GPUs, not with all others
+        except Exception:  # Triton comes with PyTorch's wheels for GPUs, not with all others
             return None
-        return fused.Fused(self._room) if fused.usable() else None
+        return fused.Fused(self._room) if fused.usable(points.device) else None
 
     @torch.no_grad()
     def _gradient(self) -> Tensor:
@@ -157,7 +157,7 @@ class Tape:
         if (error := self.value.grad) is None:
             error = torch.zeros_like(self.value)
         if self.fused:
-            slope = self._gradient().new_zeros(len(error), 1, self.field.in_dim) if gradient is None else gradient
+            slope = torch.zeros_like(self._gradient()) if gradient is None else gradient
             self.fused.backward(error, slope[:, 0], weights, biases)
             return
         *sines, weight = self.rounded
