@@ -1,9 +1,9 @@
 """Where the time goes: `python benchmarks/speed.py [step] [meshing] [command] [live]`.
 
 step: a whole training step, ours against the same with double backward, and as a share of what this machine's matrix
-products reach; on a GPU also in other precisions, compiled, and without a graph. meshing: extraction alone, to 2048
-cells. command: from file to file, stage by stage, against Poisson. live: the fit with and without the live view in a
-browser's place.
+products reach; on a GPU also in other precisions, compiled, not fused, and without a graph. meshing: extraction alone,
+to 2048 cells. command: from file to file, stage by stage, against Poisson. live: the fit with and without the live view
+in a browser's place.
 Every figure comes from a process of its own; those to be compared take turns.
 """
 
@@ -25,8 +25,7 @@ import tyro
 from machine import ROOT, heading, timed
 from tyro.conf import Positional
 
-from sdfrecon import reconstruction
-from sdfrecon import tape as tapes
+from sdfrecon import reconstruction, tape
 from sdfrecon.cli import SPINS
 from sdfrecon.device import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.field import Field
@@ -40,7 +39,6 @@ from sdfrecon.problems import SurfaceConfig, surface
 from sdfrecon.recording import captured
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
-from sdfrecon.tape import Tape
 
 Part = Literal["step", "meshing", "command", "live"]
 HOWS = {"ours": "as the presets have it", "float32": "the network in float32", "double": "double backward, in float32"}
@@ -113,7 +111,8 @@ def step_table(args: Args) -> None:
         f"share: six products a layer, in shares of {peak / 1e9:,.0f} GFLOP/s, which large ones of {unit} reach here."
     )
     own = matrix_peak(device, precision, torch.bfloat16) if faster_in_bfloat16(device) else None
-    print(f"Five of ours are in {f'bfloat16, which reaches {own / 1e9:,.0f}' if own else 'float32, too'}.\n")
+    print(f"Five of ours are in {f'bfloat16, which reaches {own / 1e9:,.0f}' if own else 'float32, too'}", end="")
+    print(", and where passes are fused all six.\n" if device.type == "cuda" else ".\n")
     print("| width | step | ms | times ours | k points/s | share | MB |\n| --- | --- | --- | --- | --- | --- | --- |")
     hows = HOWS | (GPU_HOWS if device.type == "cuda" else {})
     for width in args.widths:
@@ -167,22 +166,22 @@ def one_step(how: str, width: str, points: str, device: str) -> dict[str, float]
     rounded = faster_in_bfloat16(torch.device(device))
     optimiser = Optimiser(field, 1e-3, 1e-3, rounded)
     if how == "unfused":
-        vars(tapes)["FUSED"] = count + 1
-    tape = Tape(field, how in ("ours", "launched", "unfused") and rounded)
+        tape.FUSED = count + 1
+    record = tape.Tape(field, how in ("ours", "launched", "unfused") and rounded)
     weights = torch.tensor([c.weight for c in problem.constraints], device=device)
 
     def loss(samples: Any, at: Callable[[torch.Tensor], Jet]) -> torch.Tensor:
         return (weights * residuals(problem, samples, at)).sum()
 
-    at = {"double": lambda points: double_backward(field, points)}.get(how, tape.jet)
+    at = {"double": lambda points: double_backward(field, points)}.get(how, record.jet)
     if how.startswith("compiled"):
         loss, at = torch.compile(loss), field.jet
 
     def step() -> None:
         optimiser.zero_grad()
         loss(draw(problem, generator), at).backward()
-        if at == tape.jet:
-            tape.backward()
+        if at == record.jet:
+            record.backward()
         optimiser.step(1.0)
 
     with allowed(CUBLAS, "tf32" if "tf32" in how else "ieee"):

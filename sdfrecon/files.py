@@ -102,7 +102,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     readers: dict[str, Callable[[Path], Arrays]] = {
         ".ply": meshfiles.read_ply,
         ".pcd": read_pcd,
-        ".npy": lambda p: from_columns(np.array(np.load(p, mmap_mode="r"))),  # it may promise more than there is
+        ".npy": lambda p: from_columns(np.array(np.load(p, mmap_mode="r"))),  # a header may promise more than there is
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
         **dict.fromkeys(MESH_READERS[1:], meshfiles.read),

@@ -1,8 +1,8 @@
-"""The tape's passes over a large batch on a GPU, with half as many ways through its memory.
+"""The tape's passes over a large batch on a GPU, with fewer ways through its memory.
 
 At width 256 a product takes no longer than its rows' way from memory and back, and each pass over them beside the
-products as long again: so they are in the products' kernels. The value's products take sums of two numbers in bfloat16
-for each factor, which are as good as float32 to 1e-5; all else is in bfloat16.
+products as long again: so most of them are in the products' kernels. All is in bfloat16, but each factor of the value's
+products is a sum of two such numbers: its relative error is about 1e-5.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from torch import Tensor
 
 from sdfrecon import kernels
 
-TURN = 2 * math.pi
+TURN, HALF = 2 * math.pi, torch.bfloat16
 KNOWN = 16
 """Columns of what sums over the points weigh them by: the fewest that a product has."""
 FIRST = {"BM": 64, "BN": 64, "num_warps": 4}
 VALUES = {"BM": 128, "BN": 128, "BK": 64, "num_warps": 8, "num_stages": 3}
 ROWS = {"BM": 128, "BN": 256, "BK": 32, "num_warps": 8, "num_stages": 4}
 SLOPES = {"BM": 64, "BN": KNOWN, "BK": 64, "num_warps": 4, "num_stages": 3}
-BENT = {"BM": KNOWN, "BN": 128, "BK": 32, "num_warps": 8, "num_stages": 3}
+ERRORS = {"BM": KNOWN, "BN": 128, "BK": 32, "num_warps": 8, "num_stages": 3}
 PRODUCTS = {"BM": 128, "BN": 128, "BK": 32, "num_warps": 4, "num_stages": 3}
-"""Tiles, and how many warps and loads under way each has: the fastest of several, on an H200 at width 256."""
+"""Tiles, and how many warps and loads under way each has: the fastest of several on an H200 at width 256, while the
+kernels were tried (benchmarks/TRIED.md)."""
 PROGRAMS, LEAST = 264, 512
 """How many programs share a sum over the points, and the fewest points that are worth one."""
 
@@ -41,12 +42,12 @@ def usable(device: torch.device) -> bool:
     if torch.cuda.get_device_capability(device)[0] != 9:
         return False
     ones = torch.ones(KNOWN, 3, device=device, dtype=torch.float32)
-    waves = [ones.bfloat16() for _ in range(3)]
+    waves = [ones.to(HALF) for _ in range(3)]
     try:
         kernels.first[(1,)](*waves, ones, ones, ones, 1, D=3, W=3, **FIRST)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # whatever fails, the passes go on without
+    except Exception:  # without a compiler, say, the passes go on as they were
         return False
     return True
 
@@ -64,16 +65,16 @@ class Fused:
         n, self.width, self.last = len(points), weight.shape[1], len(sines) - 1
         self.points, self.rounded = points.contiguous(), rounded
         self.sine, self.cosine = self._rooms("waves", 2, self.last + 1)
-        (rest,) = self._rooms("rest", 1, 2)
+        rest = self._rooms("rest", 2)
         shares = self.room("shares", -(-self.width // VALUES["BN"]), n)
         turns = [(w / TURN, b / TURN) for w, b in sines]
         made = self.sine[0], self.cosine[0], rest[0]
         self._over(kernels.first, FIRST, *made, self.points, *turns[0], n, D=points.shape[1])
         for layer, (w, b) in enumerate(turns[1:], 1):
             into = w.T.contiguous()
-            high = into.bfloat16()
+            high = into.to(HALF)
             made = self.sine[layer], self.cosine[layer], rest[layer % 2]
-            given = self.sine[layer - 1], rest[(layer - 1) % 2], high, (into - high).bfloat16(), b, weight, n
+            given = self.sine[layer - 1], rest[(layer - 1) % 2], high, (into - high).to(HALF), b, weight, n
             self._over(kernels.values, VALUES, *made, shares, *given, LAST=layer == self.last)
         return shares.sum(0)[:, None] + bias
 
@@ -92,8 +93,8 @@ class Fused:
 
         Through the gradient up (Griewank and Walther 2008, chapter 3), as far as each cosine, and by the value down.
         """
-        (through,), (below,) = self._rooms("through", 1, self.last + 1), self._rooms("below", 1, self.last)
-        upper, bent = self._rooms("bent", 2, 1)[:, 0]
+        through, below = self._rooms("through", self.last + 1), self._rooms("below", self.last)
+        upper, errors = self._rooms("errors", 2)
         error, slope, d = error.contiguous(), slope.contiguous(), slope.shape[1]
         torch.mm(_padded(slope), _padded(self.rounded[0]).T, out=through[0])
         for layer in range(self.last):
@@ -104,20 +105,20 @@ class Fused:
             before = self.before[layer]
             given = self.sine[layer], self.cosine[layer], before, through[layer], error, self.points, slope
             ends = {"TOP": layer == self.last, "BOTTOM": layer == 0, "STRIDE": before.stride(0)}
-            sums = self._summed(kernels.bent, BENT, KNOWN, bent, upper, *given, D=d, **ends)
+            sums = self._summed(kernels.errors, ERRORS, KNOWN, errors, upper, *given, D=d, **ends)
             biases[layer] += sums[0]
             if layer == self.last:
                 weights[-1] += sums[1]
             if layer:
-                kept = self.after[layer - 1], below[layer - 1], bent, self.sine[layer - 1]
+                kept = self.after[layer - 1], below[layer - 1], errors, self.sine[layer - 1]
                 weights[layer] += self._summed(kernels.products, PRODUCTS, self.width, *kept)
-                torch.mm(bent, self.rounded[layer], out=upper)
+                torch.mm(errors, self.rounded[layer], out=upper)
             else:
                 weights[0] += sums[1 : 1 + d].T
 
     def _rooms(self, name: str, *count: int) -> Tensor:
         """(..., n, width): so many arrays of the points' and sines' size."""
-        return self.room(name, *count, len(self.points), self.width, dtype=torch.bfloat16)
+        return self.room(name, *count, len(self.points), self.width, dtype=HALF)
 
     def _turned(self, out: Tensor, kept: Tensor | None, given: Tensor, layer: int, weight: Tensor) -> None:
         """Rows times a layer's cosine, which may be kept, times a weight."""
@@ -136,10 +137,10 @@ class Fused:
         chunk = max(LEAST, -(-n * tiles // PROGRAMS // tile["BK"]) * tile["BK"])
         shares = -(-n // chunk)
         part = self.room(f"sums {high}", shares, high, self.width)
-        kernel[(shares * tiles,)](part, *given, n, chunk, W=self.width, **flags, **tile)
+        kernel[(shares * tiles,)](part, *given, n, CHUNK=chunk, W=self.width, **flags, **tile)
         return part.sum(0)
 
 
 def _padded(known: Tensor) -> Tensor:
     """(n, KNOWN) in bfloat16: a product's rows are read one number at a time where they are no 16 bytes."""
-    return F.pad(known.bfloat16(), (0, KNOWN - known.shape[1]))
+    return F.pad(known.to(HALF), (0, KNOWN - known.shape[1]))

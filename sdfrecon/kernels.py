@@ -1,4 +1,4 @@
-"""What `fused` runs, in Triton (Tillet et al. 2019): products with all that is done to their rows inside of them.
+"""What `fused` runs, in Triton (Tillet et al. 2019): products with what is done to their rows, and other passes.
 
 Each program makes a tile of BM rows and BN columns of what a kernel gives, BK of what it sums over at a time. Arrays of
 n points and W sines are (n, W), row after row; those of d numbers a point (n, D).
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+HALF = tl.constexpr(tl.bfloat16)
 
 
 @triton.jit
@@ -43,11 +45,11 @@ def _wave(t, sine, cosine, rest, at, seen, REST: tl.constexpr):
     """Stores sine and cosine of t turns, and the sine's rest; the sine."""
     t -= tl.floor(t + 0.5)
     s, c = _sine(tl.maximum(tl.minimum(t, 0.5 - t), -0.5 - t)), _sine(0.25 - tl.abs(t))
-    half = s.to(tl.bfloat16)
+    half = s.to(HALF)
     tl.store(sine + at, half, seen)
-    tl.store(cosine + at, c.to(tl.bfloat16), seen)
+    tl.store(cosine + at, c.to(HALF), seen)
     if REST:
-        tl.store(rest + at, (s - half.to(tl.float32)).to(tl.bfloat16), seen)
+        tl.store(rest + at, (s - half.to(tl.float32)).to(HALF), seen)
     return s
 
 
@@ -124,7 +126,7 @@ def rows(
     for k in range(0, W, BK):
         ks = k + tl.arange(0, BK)
         at, seen = _tile(rows, ks, n, W)
-        a = (_read(given, rows[:, None] * STRIDE + ks[None, :], seen) * _read(cosine, at, seen)).to(tl.bfloat16)
+        a = (_read(given, rows[:, None] * STRIDE + ks[None, :], seen) * _read(cosine, at, seen)).to(HALF)
         if kept is not None:
             tl.store(kept + at, a, seen & (col == 0))
         at, seen = _tile(ks, cols, W, N)
@@ -141,9 +143,9 @@ def _beside(known, rows, js, n, D: tl.constexpr):
 
 
 @triton.jit
-def bent(
+def errors(
     part,
-    bent,
+    unwound,
     upper,
     sine,
     cosine,
@@ -153,7 +155,7 @@ def bent(
     points,
     slope,
     n,
-    chunk,
+    CHUNK: tl.constexpr,
     STRIDE: tl.constexpr,
     TOP: tl.constexpr,
     BOTTOM: tl.constexpr,
@@ -163,7 +165,7 @@ def bent(
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """A layer's errors before its sine (n, W), and sums over a chunk of the points (BM, W).
+    """A layer's errors before its sine (n, W), `unwound`, and sums over a chunk of the points (BM, W).
 
     The first is of these errors: what the bias gets. Those after it are the last weights' at the top, and at the bottom
     the first weights'.
@@ -171,8 +173,8 @@ def bent(
     blocks = tl.cdiv(W, BN)
     share, cols, js = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BN + tl.arange(0, BN), tl.arange(0, BM)
     acc = tl.zeros((BM, BN), tl.float32)
-    for start in range(share * chunk, min(share * chunk + chunk, n), BK):
-        rows = start + tl.arange(0, BK)
+    for start in range(0, CHUNK, BK):
+        rows = share * CHUNK + start + tl.arange(0, BK)
         at, seen = _tile(rows, cols, n, W)
         s, c, u = _read(sine, at, seen), _read(cosine, at, seen), _read(through, at, seen)
         b = _read(before, rows[:, None] * STRIDE + cols[None, :], seen)
@@ -183,32 +185,42 @@ def bent(
             other, weigh_other = u * c + e * s, tl.zeros((BK, BM), tl.float32) + (js == 1)[None, :]
         else:
             above = _read(upper, at, seen)
-        z = (above * c - b * u * s).to(tl.bfloat16)
+        z = (above * c - b * u * s).to(HALF)
         if BOTTOM:
             weigh += _beside(points, rows, js, n, D)
             other, weigh_other = b * c, _beside(slope, rows, js, n, D)
         else:
-            tl.store(bent + at, z, seen)
-        acc = tl.dot(tl.trans(weigh.to(tl.bfloat16)), z, acc)
+            tl.store(unwound + at, z, seen)
+        acc = tl.dot(tl.trans(weigh.to(HALF)), z, acc)
         if TOP or BOTTOM:
-            acc = tl.dot(tl.trans(weigh_other.to(tl.bfloat16)), other.to(tl.bfloat16), acc)
+            acc = tl.dot(tl.trans(weigh_other.to(HALF)), other.to(HALF), acc)
     tl.store(part + (share * BM + js[:, None]) * W + cols[None, :], acc, (cols < W)[None, :])
 
 
 @triton.jit
 def products(
-    part, after, below, bent, sine, n, chunk, W: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr
+    part,
+    after,
+    below,
+    unwound,
+    sine,
+    n,
+    CHUNK: tl.constexpr,
+    W: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
 ):
-    """A layer's weights' (W, W) by a chunk of the points: after times below, and bent times the sine before."""
+    """A layer's weights' (W, W) by a chunk of the points: after times below, and unwound times the sine below."""
     blocks, tiles = tl.cdiv(W, BN), tl.cdiv(W, BN) * tl.cdiv(W, BM)
     share, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     ms, ns = tile // blocks * BM + tl.arange(0, BM), tile % blocks * BN + tl.arange(0, BN)
     acc = tl.zeros((BM, BN), tl.float32)
-    for start in range(share * chunk, min(share * chunk + chunk, n), BK):
-        rows = start + tl.arange(0, BK)
+    for start in range(0, CHUNK, BK):
+        rows = share * CHUNK + start + tl.arange(0, BK)
         left, there = _tile(rows, ms, n, W)
         right, here = _tile(rows, ns, n, W)
         acc = tl.dot(tl.trans(tl.load(after + left, there, 0.0)), tl.load(below + right, here, 0.0), acc)
-        acc = tl.dot(tl.trans(tl.load(bent + left, there, 0.0)), tl.load(sine + right, here, 0.0), acc)
+        acc = tl.dot(tl.trans(tl.load(unwound + left, there, 0.0)), tl.load(sine + right, here, 0.0), acc)
     at, seen = _tile(ms, ns, W, W)
     tl.store(part + share * W * W + at, acc, seen)

@@ -4,8 +4,9 @@ Autograd would allocate, fill and free some thirty arrays as large as the batch 
 takes longer than the arithmetic on it. Here the forward pass is `Siren.jet`'s, the backward pass is that of reverse
 accumulation (Griewank and Walther 2008, chapter 3) through both the value and the gradient: six matrix products a
 layer, and nothing else that is large. All but the value's own may be in bfloat16: a derivative's error of 0.3% is less
-than what a batch's draw changes in it. The Laplacian, and the gradient of several channels, carry derivatives
-forward, a part of the batch at a time that stays in a processor's cache, and once more on the way back.
+than what a batch's draw changes in it. On a Hopper GPU large batches go through `fused`, where the value's factors are
+sums of two such numbers. The Laplacian, and the gradient of several channels, carry derivatives forward, a part of the
+batch at a time that stays in a processor's cache, and once more on the way back.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sdfrecon.fused import Fused
 
 FUSED = 1 << 14
-"""Points of a field of one channel from which on a GPU's passes are fused: with fewer that gains little."""
+"""Points from which on the passes of a field of one channel are fused on a Hopper GPU: with fewer that gains little."""
 
 
 class _Layer(NamedTuple):

@@ -224,6 +224,8 @@ def test_a_loss_that_is_met_or_below_zero_does_not_explode(lowest: float) -> Non
 def test_recorded_steps_are_the_steps_themselves(
     monkeypatch: pytest.MonkeyPatch, config: FitConfig, fused: int, device: str
 ) -> None:
+    if fused == 1 and torch.cuda.get_device_capability()[0] != 9:
+        pytest.skip("the kernels are for Hopper GPUs")
     monkeypatch.setattr(tape, "FUSED", fused)
 
     def fitted() -> Siren:
