@@ -102,7 +102,8 @@ def read_cloud(path: str | Path) -> PointCloud:
     readers: dict[str, Callable[[Path], Arrays]] = {
         ".ply": meshfiles.read_ply,
         ".pcd": read_pcd,
-        ".npy": lambda p: from_columns(np.array(np.load(p, mmap_mode="r"))),  # a header may promise more than there is
+        # Mapped first: a header may promise more than the file holds.
+        ".npy": lambda p: from_columns(np.array(np.load(p, mmap_mode="r", allow_pickle=False))),
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
         **dict.fromkeys(MESH_READERS[1:], meshfiles.read),

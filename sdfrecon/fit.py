@@ -62,9 +62,8 @@ class FitConfig:
     bfloat16: bool = False
     """Take all but the field's values in bfloat16 where the device is faster at it: exact enough for a surface.
 
-    With many points in a step on a Hopper GPU the values are of it, too, to 1e-5.
-
-    Muon's iterations are in it there in any case.
+    Muon's iterations are in it there in any case. With many points in a step on a Hopper GPU so are the values, each
+    factor as a sum of two: they are off by 1e-5.
     """
 
     def rate(self, step: int) -> float:
