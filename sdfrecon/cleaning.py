@@ -101,9 +101,12 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     outwards, which can fail on thin or torn scans, and is a guess where there is no outside. What is not finite, and
     copies of a point, are dropped.
 
-    Raises InputError where fewer than 10 points remain, and where without a viewpoint all lie in one plane.
+    Raises InputError where fewer than 10 points remain, where without a viewpoint all lie in one plane, and for a
+    viewpoint that is not finite.
     """
     o3d = open3d()
+    if viewpoint is not None and not np.isfinite(viewpoint).all():
+        raise InputError(f"a viewpoint is three finite numbers; got {np.ravel(viewpoint)}")
     cloud = distinct(replace(cloud, normals=None))
     _enough(cloud)
     even, center = evened(cloud), cloud.points.mean(axis=0)

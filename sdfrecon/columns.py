@@ -188,5 +188,5 @@ def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
         return colors
     values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
     largest = values.max(initial=0)
-    factor = 255 if largest <= 1 else 1 if largest <= 255 else 1 / 257
+    factor = 255 if largest < 2 else 1 if largest < 256 else 1 / 257
     return np.rint(np.clip(values * factor, 0, 255)).astype(np.uint8)

@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Where `path` is a link, what it leads to is replaced; a device or a pipe is written to as it is.
     """
     flows, place = _flows(path), path.resolve()
-    temporary = path if flows else place.with_name(f".{place.stem}.part{place.suffix}")
+    temporary = path if flows else _beside(place)
     try:
         yield temporary
         if not flows:
@@ -54,6 +54,11 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if not flows:
             temporary.unlink(missing_ok=True)
+
+
+def _beside(place: Path) -> Path:
+    """The temporary name of a file that is being written."""
+    return place.with_name(f".{place.stem}.part{place.suffix}")
 
 
 def _flows(path: Path) -> bool:
@@ -181,7 +186,7 @@ def check_precision(path: Path, points: Floats) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raises InputError where no file can be written: there is no folder, or no right to, or one has the name."""
+    """Raises InputError where no file can be written: no folder, no right to, one of the name, or a name too long."""
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
     if _flows(path):
@@ -191,6 +196,10 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: no such directory: create {folder} first")
     if not may_write(folder):
         raise InputError(f"cannot write {path}: you may not write in {folder}: choose another place")
+    try:
+        _beside(path.resolve()).exists()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}: choose a shorter name") from None
 
 
 def may_write(folder: Path) -> bool:
@@ -270,8 +279,9 @@ def load_field(path: str | Path) -> Any:
         size = dict(about["siren"])
         if size["width"] ** 2 * size["hidden_layers"] > sum(tensor.numel() for tensor in tensors.values()):
             raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
-        siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size), torch.Generator())
-        siren.load_state_dict(tensors)
+        with torch.device("meta"):  # whatever it promises, memory is only for what it holds
+            siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
+        siren.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")
         if siren.in_dim == 2:

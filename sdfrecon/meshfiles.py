@@ -174,7 +174,7 @@ def _polygons(path: Path) -> Arrays:
 
 def _check_columns(path: Path) -> None:
     """Raises InputError for a PLY whose vertices have columns, but no x, y, z."""
-    vertex = re.search(rb"element vertex [1-9].*?(?=element|$)", _header(path), re.DOTALL)
+    vertex = re.search(rb"^element vertex [1-9].*?(?=^element |\Z)", _header(path), re.DOTALL | re.MULTILINE)
     columns = re.findall(r"property \w+ (\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
     if columns and not {"x", "y", "z"} <= set(columns):
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")

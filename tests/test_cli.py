@@ -19,7 +19,8 @@ from sdfrecon.cli import main
 from sdfrecon.console import load_scan
 from sdfrecon.field import Field
 from sdfrecon.fit import Diverged
-from sdfrecon.geometry import InputError
+from sdfrecon.frame import Frame
+from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
@@ -78,9 +79,14 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     run("compare", tmp_path / "fine.ply", tmp_path / "holed.npy", "--report", tmp_path / "page.html")
     assert (tmp_path / "page.html").exists()
     capsys.readouterr()
-    for file, word in ((field, "3 sine layers of 128"), (mesh, "      2 pieces, area"), (ring_and_ball, "draft")):
+    for file, *words in (
+        (field, "3 sine layers of 128", "scan:  ring_and_ball.ply, 12,593 points", "made:  150 steps, seed 0, "),
+        (mesh, "      2 pieces, area"),
+        (ring_and_ball, "x -0.9", "draft"),
+    ):
         run("info", file, "--device", "cpu")
-        assert word in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert all(word in said for word in words), said
 
 
 def test_a_field_and_its_scan_make_the_mesh_again_with_other_holes(
@@ -193,6 +199,73 @@ def test_a_part_of_a_scan_is_taken_and_taken_again(
     assert "--max-points must be at least 10" in refused(capsys, "reconstruct", ring_and_ball, "--max-points", "9")
 
 
+def test_estimated_normals_look_at_the_nearest_viewpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = np.stack(np.meshgrid(np.arange(40.0), np.arange(40.0), [0.0, 10.0]), -1).reshape(-1, 3)
+    np.savetxt(tmp_path / "slab.xyz", grid)
+    run("reconstruct", tmp_path / "slab.xyz", "--estimate-normals", "--viewpoint", "20", "20", "30",
+        "--viewpoint", "20", "20", "-20", "--field", tmp_path / "f.safetensors", *FAST)  # fmt: skip
+    inside, *outside = files.load_field(tmp_path / "f.safetensors").distance([[20, 20, z] for z in (5, 13, -3)])
+    assert inside < 0 < min(outside)
+    run("mesh", tmp_path / "f.safetensors", "--scan", tmp_path / "slab.xyz", "--output", tmp_path / "again.ply",
+        "--device", "cpu")  # fmt: skip
+    assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "slab_mesh.ply").read_bytes()
+    assert "other points" not in capsys.readouterr().err
+
+
+def test_a_live_view_watches_and_stays(
+    tmp_path: Path, ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = list[object]()
+
+    class Recorder:
+        address = "nowhere"
+
+        def __init__(self, cloud: PointCloud, frame: Frame, host: str, port: int) -> None:
+            seen.extend([len(cloud), host, port])
+
+        def __call__(self, step: int, terms: object, field: Field) -> None:
+            seen.append(step)
+
+        def show_result(self, mesh: Mesh) -> None:
+            seen.append(mesh.is_watertight)
+
+        def wait(self) -> None:
+            seen.append("waited")
+
+    monkeypatch.setattr("sdfrecon.viewer.LiveViewer", Recorder)
+    run(
+        "reconstruct",
+        ring_and_ball,
+        "--output",
+        tmp_path / "ring.ply",
+        "--view",
+        "--host",
+        "::1",
+        "--port",
+        "99",
+        *FAST,
+    )
+    assert seen == [12_593, "::1", 99, 50, 100, 150, True, "waited"]
+    assert "look at it while it fits: nowhere" in capsys.readouterr().out
+
+
+def test_differences_are_told_in_units_and_shares_of_the_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0.0]])
+    for name, height in (("flat", 0.0), ("above", 0.25)):
+        files.write_mesh(tmp_path / f"{name}.ply", Mesh(square + [0, 0, height], np.array([[0, 1, 2], [0, 2, 3]])))
+    flat, above = (str(tmp_path / f"{name}.ply") for name in ("flat", "above"))
+    run("compare", flat, above, "--others", above, "--json", tmp_path / "both.json")
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    for line, name in zip(lines, ("accuracy", "completeness", "Chamfer", "99th percentile", "Hausdorff"), strict=False):
+        assert line.startswith(name)
+        assert line.split()[-2:] == ["0.25", "17.6777"]  # of a diagonal of the square root of 2
+    assert lines[lines.index(above) - 1].split() == ["watertight", "no"]
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert [both[path]["chamfer"] for path in (flat, above)] == pytest.approx([0.25, 0], abs=1e-6)
+
+
 def test_normals_turned_over_are_turned_back(tmp_path: Path, ring_and_ball: Path) -> None:
     cloud = files.read_cloud(ring_and_ball).thinned(3000)
     for name, sign in (("right", 1), ("wrong", -1)):
@@ -207,6 +280,11 @@ def test_normals_turned_over_are_turned_back(tmp_path: Path, ring_and_ball: Path
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     run("--version")
     assert capsys.readouterr().out == f"sdfrecon {sdfrecon.__version__}\n"
+
+
+def test_every_name_of_the_package_is_there() -> None:
+    for name in sdfrecon.__all__:
+        assert getattr(sdfrecon, name), name
 
 
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:
@@ -257,6 +335,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
+        ((bare, *output, "--estimate-normals", "--viewpoint", "nan", "0", "9"), "finite numbers; got [nan  0.  9.]"),
+        ((ring_and_ball, "--output", tmp_path / f"{'longer' * 40}.ply"), "File name too long: choose a shorter name"),
         ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
         ((ring_and_ball, *output, "--max-memory", "0"), "--max-memory must be above 0 GB; got 0.0"),
         ((far, "--output", tmp_path / "mesh.stl"), "single precision is too coarse this far from the origin"),

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def test_each_constraint_measures_what_it_names() -> None:
     inside_out, steep = ball(SOMEWHERE, sign=-1.0), ball(SOMEWHERE, stretch=3.0)
     torch.testing.assert_close(c.right_sign(TRUTH, inside_out), inside_out.value[:, 0].abs())
     torch.testing.assert_close(c.eikonal(TRUTH, steep), torch.full((100,), 2.0))
-    assert (c.within_reach(TRUTH, steep) > 0).all()
+    torch.testing.assert_close(c.within_reach(TRUTH, steep), steep.value[:, 0].abs() - TRUTH["reach"])
     torch.testing.assert_close(c.normal_alignment(TRUTH, ball(ON_IT, sign=-1.0)), torch.full((100,), 2.0))
     torch.testing.assert_close(c.zero_level({}, steep), steep.value[:, 0].abs())
 
@@ -61,6 +63,8 @@ def test_far_from_the_surface_the_soft_terms_vanish() -> None:
     unsure = {"sign": torch.zeros(1)}
     assert c.heat(15.0)(unsure, far).item() < 1e-9
     assert c.heat(15.0)(unsure, near).item() == 1  # half of |grad f|^2 + 1
+    beside = ball(torch.tensor([[0.51, 0, 0]]), stretch=3.0)
+    assert c.heat(15.0)(unsure, beside).item() == pytest.approx(0.5 * math.exp(-2 * 15 * 0.03) * (9 + 1), rel=1e-5)
 
 
 @pytest.mark.parametrize(("sign", "pushes"), [(1.0, False), (0.0, True), (-1.0, True)])

@@ -138,6 +138,8 @@ def test_a_glb_may_hold_several_clouds_each_at_its_place(tmp_path: Path) -> None
 def test_colours_of_16_bits_are_told_by_their_largest() -> None:
     assert to_bytes(np.array([[0, 256, 65535]])).tolist() == [[0, 1, 255]]
     assert to_bytes(np.array([[0, 100, 256]])).tolist() == [[0, 0, 1]]
+    assert to_bytes(np.array([[0, 0.5, 1.02]])).tolist() == [[0, 128, 255]], "resampled"
+    assert to_bytes(np.array([[0, 100, 255.5]])).tolist() == [[0, 100, 255]]
 
 
 def test_a_damaged_mesh_is_not_taken_for_its_points(tmp_path: Path) -> None:
@@ -384,10 +386,13 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
     path.write_bytes(whole.replace(b"field-1", b"field-9"))
     with pytest.raises(InputError, match="has format 'sdfrecon-field-9'; this version reads 'sdfrecon-field-1'"):
         files.load_field(path)
-    about = {"format": files.FIELD_FORMAT, "siren": {"in_dim": 3, "out_dim": 1, "width": 10**6, "hidden_layers": 9}}
-    files.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
-    with pytest.raises(InputError, match="promises a larger network than it holds"):
-        files.load_field(path)
+    size = {"in_dim": 3, "out_dim": 1, "width": 16, "hidden_layers": 1}
+    for promise in ({"hidden_layers": 10**9}, {"width": 10**12}, {"in_dim": 10**12}, {"encoding": 10**12}):
+        files.write_tensors(
+            path, {"weights.0": torch.zeros(2)}, {"format": files.FIELD_FORMAT, "siren": size | promise}
+        )
+        with pytest.raises(InputError, match="larger network than it holds|cannot read .* as a field"):
+            files.load_field(path)
     broken = field()
     with torch.no_grad():
         broken.siren.weights[0][0, 0] = torch.nan

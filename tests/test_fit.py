@@ -12,6 +12,7 @@ from sdfrecon.constraints import Constraint
 from sdfrecon.fit import FitConfig, Interrupted, draw, fit, residuals
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.jet import Jet
+from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import Problem, SurfaceConfig, surface
 from sdfrecon.sampling import Attributes, Box
 from sdfrecon.shapes import evenly_spread
@@ -69,6 +70,21 @@ def test_training_200_is_training_100_and_resuming_100(
     monkeypatch.undo()
     assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint))
     assert same(whole, fit(PROBLEM, network(), config, generator(), checkpoint)), "a finished fit is not fitted further"
+
+
+def test_every_step_has_its_rate_and_no_larger_gradient_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    factors, norms, step = list[float](), list[Tensor](), Optimiser.step
+
+    def watched(self: Optimiser, factor: Tensor) -> None:
+        factors.append(float(factor))
+        norms.append(torch.stack([p.grad.norm() for p in (*self.rest, *self.hidden) if p.grad is not None]).norm())
+        step(self, factor)
+
+    monkeypatch.setattr(Optimiser, "step", watched)
+    config = FitConfig(70, clip=1e-3, decay=2.0)
+    fit(PROBLEM, network(), config, generator())
+    assert factors == pytest.approx([config.rate(step) for step in range(70)])
+    torch.testing.assert_close(torch.stack(norms), torch.full((70,), 1e-3))
 
 
 def test_a_checkpoint_keeps_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

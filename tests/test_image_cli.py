@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 from test_cli import refused, run
 
-from sdfrecon import imaging, memory, pictures
+from sdfrecon import image_commands, imaging, memory, pictures
 from sdfrecon.fit import Interrupted
-from sdfrecon.images import border
+from sdfrecon.geometry import Floats
+from sdfrecon.images import border, psnr
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
 SMALL = pictures.read_image("astronaut")[40:200:8, 140:300:8]
@@ -27,29 +29,57 @@ def test_from_an_image_to_a_field_to_pictures(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().out
     assert said.startswith("the fit takes about ")
     assert "bits a pixel" in said
-    assert pictures.read_image(tmp_path / "camera.png").shape == (24, 24, 1)
-    run(
-        "image",
-        "render",
-        field,
-        "--output",
-        tmp_path / "part.jpg",
-        "--size",
-        "40",
-        "20",
-        "--region",
-        "0",
-        "0",
-        "8",
-        "4",
-    )
-    assert pictures.read_image(tmp_path / "part.jpg").shape == (20, 40, 1)
-    run("image", "derivatives", field, "--output", tmp_path / "seen", "--image", "camera")
+    preview = pictures.read_image(tmp_path / "camera.png")
+    assert preview.shape == (24, 24, 1)
+    assert alike(preview, shrunk("camera")) > 0.8
+    told = re.search("PSNR ([0-9.]+) dB", said)
+    assert told
+    assert float(told[1]) == pytest.approx(psnr(preview, shrunk("camera")), abs=0.1)
+    run("image", "render", field, "--output", tmp_path / "part.jpg", "--size", "40", "20",
+        "--region", "0", "0", "8", "4")  # fmt: skip
+    part = pictures.read_image(tmp_path / "part.jpg")
+    assert part.shape == (20, 40, 1)
+    np.testing.assert_allclose(part.reshape(4, 5, 8, 5).mean(axis=(1, 3)), preview[:4, :8, 0], atol=0.1)
+    correlations = []
+    for folder, known in (("own", ()), ("seen", ("--image", "camera"))):
+        capsys.readouterr()
+        run("image", "derivatives", field, "--output", tmp_path / folder, *known)
+        correlations.append([float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[:2]])
+    assert (np.array(correlations[0]) > correlations[1]).all(), "its own picture is nearer to it than the camera"
+    assert min(correlations[1]) > 0.1
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "seen" / "value.png"), preview, atol=1.1 / 255)
     assert sorted(path.stem for path in (tmp_path / "seen").iterdir()) == [
         "direction", "figure", "gradient", "laplacian", "value"
     ]  # fmt: skip
+    capsys.readouterr()
     run("info", field)
-    assert "image: 24 x 24, 1 channels" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "field: 4 sine layers of 32, 3,297 weights", "image: 24 x 24, 1 channels"
+    ]  # fmt: skip
+
+
+def shrunk(name: str) -> Floats:
+    """A sample as the command sees it, 24 pixels wide."""
+    return image_commands._image(Path(name), 24)
+
+
+def alike(a: Floats, b: Floats) -> float:
+    """The correlation of two pictures."""
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def test_a_blend_without_a_rim_is_the_picture_of_its_field(
+    tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures.write_image(tmp_path / "target.png", np.pad(SMALL[::-1], ((6, 30), (9, 30), (0, 0)), mode="reflect"))
+    both, field = tmp_path / "both.png", tmp_path / "both.safetensors"
+    run("image", "blend", picture, picture, "--mode", "mean", "--output", both, *FAST[:-2])
+    run("image", "render", field, "--output", tmp_path / "field.png", "--device", "cpu")
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "field.png"), pictures.read_image(both), atol=1.1 / 255)
+    run("image", "blend", picture, tmp_path / "target.png", "--offset", "18", "20", "--output", both, *FAST[:-2])
+    capsys.readouterr()
+    run("info", field)
+    assert f"from {18 - imaging.RIM} {20 - imaging.RIM} on" in capsys.readouterr().out
 
 
 def test_ctrl_c_is_no_traceback(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from skimage.transform import resize
 
 import sdfrecon.fit
 import sdfrecon.imaging
@@ -57,4 +58,10 @@ def test_images_as_a_page_of_python(
         write_image(tmp_path / f"{file}.png", picture)
     monkeypatch.chdir(tmp_path)
     run(monkeypatch, name, [*inputs, "out.png"], 30)
-    assert read_image("out.png").shape == size
+    made = read_image("out.png")
+    assert made.shape == size
+    if name == "blend_images":
+        np.testing.assert_array_equal(made[:, :2], np.repeat(read_image("grey.png")[:, :2], 3, axis=2))
+    else:
+        shrunk = resize(made, face.shape, anti_aliasing=True)
+        assert np.corrcoef(shrunk.ravel(), face.ravel())[0, 1] > 0.3

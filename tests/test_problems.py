@@ -49,7 +49,25 @@ def test_every_sample_of_the_surface_problem_is_in_the_cube_with_what_is_known_o
     points, known = problem.domains["surface"].sample(torch.Generator().manual_seed(1))
     torch.testing.assert_close(points, known["normals"] * 0.6)
     near, _ = problem.domains["near"].sample(torch.Generator().manual_seed(1))
-    assert (near.norm(dim=1) - 0.6).abs().mean() < 0.15
+    eighth = cKDTree(BALL.points).query(BALL.points, k=[9])[0].mean()
+    astray = SurfaceConfig.near_spread * eighth * (2 / np.pi) ** 0.5  # a Gaussian's mean size
+    assert (near.norm(dim=1) - 0.6).abs().mean() == pytest.approx(astray, rel=0.2)
+
+
+def test_our_loss_is_these_terms() -> None:
+    config = SurfaceConfig(
+        zero_level=1, final_zero_level=2, normal=3, eikonal=4, sign=5, reach=6, far=7, heat=8, pool=1000
+    )
+    terms = surface(BALL, config, torch.Generator().manual_seed(0)).constraints
+    assert [(t.domain, t.weight, t.final_weight, t.residual.__qualname__.partition(".")[0]) for t in terms] == [
+        ("surface", 1, 2, "zero_level"),
+        ("surface", 3, None, "normal_alignment"),
+        *((domain, 4, None, "eikonal") for domain in ("surface", "near", "box")),
+        *((domain, 5, None, "right_sign") for domain in ("near", "box")),
+        *((domain, 6, None, "within_reach") for domain in ("near", "box")),
+        ("box", 7, None, "far_distance"),
+        ("box", 8, None, "heat"),
+    ]
 
 
 def test_the_papers_loss_is_its_formula() -> None:

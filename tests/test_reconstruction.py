@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import sdfrecon
+from sdfrecon import reconstruction
 from sdfrecon.device import pick_device
 from sdfrecon.field import Field
 from sdfrecon.finishing import missing
@@ -15,7 +16,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.metrics import nearest, sample_surface
-from sdfrecon.problems import Problem, SurfaceConfig
+from sdfrecon.problems import Problem, SurfaceConfig, surface
 from sdfrecon.reconstruction import (
     PRESETS,
     ReconstructConfig,
@@ -148,6 +149,22 @@ def test_a_run_on_a_gpu_is_found_again_without_one(tmp_path: Path, ring_and_ball
     assert about["device"] == "cuda"
     RunDir(tmp_path, run_key(about)).note(50, {"normal, surface": 1.0})
     assert run_of(Field(Siren(3, 1, SHORT.siren), Frame((0, 0, 0), 1), about), tmp_path).losses().keys() == {50}
+
+
+def test_noisy_points_weigh_less_in_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[SurfaceConfig]()
+
+    def watched(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:
+        asked.append(config)
+        return surface(cloud, config, generator)
+
+    monkeypatch.setattr(reconstruction, "surface", watched)
+    ball = evenly_spread(3000)
+    noisy = ball * (1 + np.random.default_rng(0).normal(0, 0.03, (3000, 1)))
+    config = replace(PRESETS["draft"], fit=FitConfig(100), resolution=32)
+    notes = [" ".join(reconstruct(PointCloud(points, ball), config).notes) for points in (ball, noisy)]
+    assert ["the surface passes between them" in note for note in notes] == [False, True]
+    assert asked[1].final_zero_level < asked[0].final_zero_level == SurfaceConfig.final_zero_level
 
 
 def test_what_happened_to_the_fit_is_told_of_it(ring_and_ball: Path) -> None:
