@@ -52,26 +52,44 @@ def spacing_and_noise(cloud: PointCloud, tree: cKDTree | None = None) -> tuple[f
     underestimated. Fewer than 16 points have none; where there are not eight neighbours, the distance is infinite.
     tree: of the points.
     """
+    spacing, (x, y, z), _ = _patches(cloud, tree)
+    return spacing, float(np.median(_left(z, np.ones_like(x), x, y, x * x, x * y, y * y))) if len(x) else 0.0
+
+
+def normal_noise(cloud: PointCloud, tree: cKDTree | None = None) -> float:
+    """By how much the normals of an oriented cloud are off: the median over some of its points, radians.
+
+    The standard deviation, in each direction, of 16 normals from what changes evenly along the surface: curvature is
+    not noise. Facets as small as the points are apart are, and whatever else they are too few to show. Where
+    `spacing_and_noise` has no noise, neither has this. tree: of the points.
+    """
+    _, (x, y, _), tilted = _patches(cloud, tree)
+    both = [_left(tilt, np.ones_like(x), x, y) for tilt in tilted[:2]]
+    return float(np.median(np.hypot(*both)) / np.sqrt(2)) if len(x) else 0.0
+
+
+def _patches(cloud: PointCloud, tree: cKDTree | None) -> tuple[float, Floats, Floats]:
+    """The spacing; and where FITTED points beside some lie, and what their normals are, each (3, n, FITTED).
+
+    By two tangents of the point in the middle and its normal. Those of one side alone, none where there are too few.
+    """
     some = cloud.thinned(SOME)
     assert cloud.normals is not None
     assert some.normals is not None
     distance, index = (tree or cKDTree(cloud.points)).query(some.points, k=range(1, FITTED + 1), workers=-1)
     spacing = float(np.median(distance[:, EIGHTH]))
     if len(cloud) < FITTED:
-        return spacing, 0.0
+        return spacing, *np.zeros((2, 3, 0, FITTED))
     one_side = (np.einsum("nkd,nd->nk", cloud.normals[index], some.normals) > 0).all(axis=1)
-    if not one_side.any():
-        return spacing, 0.0
-    patches = cloud.points[index[one_side]] - some.points[one_side, None]
-    return spacing, float(np.median(_deviation(patches, some.normals[one_side])))
+    index, points, normals = index[one_side], some.points[one_side], some.normals[one_side]
+    across = unit_vectors(np.cross(normals, np.eye(3)[np.argmin(np.abs(normals), axis=1)]))
+    axes = np.stack([across, np.cross(normals, across), normals])
+    offsets = cloud.points[index] - points[:, None]
+    return spacing, np.einsum("nkd,and->ank", offsets, axes), np.einsum("nkd,and->ank", cloud.normals[index], axes)
 
 
-def _deviation(patches: Floats, normals: Floats) -> Floats:
-    """(n,): how far the points of patches (n, k, 3) are from a quadric over the plane of their normals (n, 3)."""
-    least = np.eye(3)[np.argmin(np.abs(normals), axis=1)]
-    across = unit_vectors(np.cross(normals, least))
-    x, y, z = (np.einsum("nkd,nd->nk", patches, axis) for axis in (across, np.cross(normals, across), normals))
+def _left(values: Floats, *columns: Floats) -> Floats:
+    """(n,) the standard deviation of values (n, k) from the best sum of multiples of columns (n, k)."""
     # The last diagonal entry of R is the length of what the columns before leave of the last one.
-    quadric = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, z], axis=2)
-    r = np.asarray(np.linalg.qr(quadric, mode="r"))
-    return np.abs(r[:, -1, -1]) / np.sqrt(patches.shape[1] - 6)
+    r = np.asarray(np.linalg.qr(np.stack([*columns, values], axis=2), mode="r"))
+    return np.abs(r[:, -1, -1]) / np.sqrt(values.shape[1] - len(columns))

@@ -62,7 +62,9 @@ class SurfaceConfig:
     final_zero_level: float = 15000.0
     """Weight of passing through the points, at last, where they are not noisy."""
     normal: float = 2000.0
-    """Weight of the normals."""
+    """Weight of the normals, where they are not noisy."""
+    normal_noise: float = 8.0
+    """By how many degrees they may be off (`noise.normal_noise`) until they weigh less."""
     eikonal: float = 15.0
     """Weight, in each domain, of growing by one for each unit walked."""
     sign: float = 500.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from sdfrecon.finishing import WORTH_SAYING, finish, missing
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.noise import evened, spacing_and_noise
+from sdfrecon.noise import evened, normal_noise, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.shapes import evenly_spread
@@ -69,7 +70,7 @@ class ReconstructConfig:
 # that can hold the detail learns it sooner from the normals; a small one would lose sight of the whole over it.
 _STANDARD = ReconstructConfig(
     SirenConfig(width=256, hidden_layers=3),
-    surface=SurfaceConfig(on_surface=2048, normal=3000.0),
+    surface=SurfaceConfig(on_surface=2048, normal=3000.0, normal_noise=3.0),
     fit=FitConfig(steps=1000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
     dense_steps=2000,
     resolution=448,
@@ -197,7 +198,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
     Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
-    the noise: a surface through all of them would be the noise.
+    the noise: a surface through all of them would be the noise. So do normals.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -211,6 +212,9 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if noise > calm:
         weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
         weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
+    off = math.degrees(normal_noise(unit, tree))
+    if off > weights.normal_noise:
+        weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))
     return replace(config, siren=replace(config.siren, first_omega_0=omega), surface=weights)
 
 
@@ -218,15 +222,17 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
     """The configuration for so many points: what few can tell, a smaller network and smaller batches hold as well."""
     if config.surface is None:
         return config
-    net, batch = config.siren, max(LEAST_BATCH, points // 4)
+    net, weights, batch = config.siren, config.surface, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers, normal, steps = net.hidden_layers, config.surface.normal, config.dense_steps or config.fit.steps
+    layers, normal, off = net.hidden_layers, weights.normal, weights.normal_noise
+    steps = config.dense_steps or config.fit.steps
     if points < MANY:
-        layers, normal, steps = min(layers, 2), min(normal, SurfaceConfig.normal), config.fit.steps
+        layers, steps = min(layers, 2), config.fit.steps
+        normal, off = min(normal, SurfaceConfig.normal), max(off, SurfaceConfig.normal_noise)
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
-        surface=replace(config.surface, on_surface=min(config.surface.on_surface, batch), normal=normal),
+        surface=replace(weights, on_surface=min(weights.on_surface, batch), normal=normal, normal_noise=off),
         fit=replace(config.fit, steps=steps),
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
-from sdfrecon.noise import evened, spacing_and_noise
+from sdfrecon.noise import evened, normal_noise, spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import PRESETS, ReconstructConfig, suited
 
@@ -106,6 +106,7 @@ def test_both_grow_with_the_units_and_stay_far_from_the_origin() -> None:
 def test_few_points_have_no_noise() -> None:
     few = paraboloid(0.1, places(15))
     assert spacing_and_noise(few)[1] == 0.0
+    assert normal_noise(few) == 0.0
     assert spacing_and_noise(few.select(np.arange(8))) == (np.inf, 0.0)
 
 
@@ -127,6 +128,32 @@ def test_noise_too_fine_to_follow_does_not_count() -> None:
     assert final_weight(dense) == SurfaceConfig.final_zero_level
 
 
+def turned(cloud: PointCloud, degrees: float) -> PointCloud:
+    """The cloud with normals off by so much in each direction."""
+    off = np.random.default_rng(6).normal(0, np.tan(np.radians(degrees)), cloud.normals.shape)
+    off -= (off * cloud.normals).sum(axis=1, keepdims=True) * cloud.normals
+    return replace(cloud, normals=unit_vectors(cloud.normals + off))
+
+
+@pytest.mark.parametrize("degrees", [1.0, 4.0, 10.0])
+@pytest.mark.parametrize("noise", [0.0, 0.003])
+def test_noise_of_normals_is_found_whatever_the_curvature(degrees: float, noise: float) -> None:
+    assert np.degrees(normal_noise(turned(paraboloid(noise), degrees))) == pytest.approx(degrees, rel=0.1)
+
+
+def test_noisy_normals_weigh_less_and_clean_ones_as_before() -> None:
+    def weight(degrees: float, name: str, count: int) -> float:
+        cloud = turned(paraboloid(0.0, places(count)), degrees)
+        surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface
+        return surface.normal
+
+    assert weight(0, "draft", 100_000) == weight(6, "draft", 100_000) == weight(6, "standard", 20_000) == 2000
+    assert weight(12, "draft", 20_000) == pytest.approx(889, rel=0.15)
+    assert weight(0, "standard", 100_000) == weight(2, "fine", 100_000) == 3000
+    assert weight(6, "standard", 100_000) == pytest.approx(750, rel=0.1)
+    assert weight(6, "fine", 100_000) == pytest.approx(750, rel=0.1)
+
+
 def test_the_papers_recipe_knows_nothing_of_it() -> None:
-    cloud = paraboloid(0.02)
+    cloud = turned(paraboloid(0.02), 20)
     assert suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS["paper"]) == PRESETS["paper"]
