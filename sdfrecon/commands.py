@@ -116,7 +116,7 @@ def reconstruct(command: Reconstruct) -> None:
     if not command.quiet:
         _conclude(result, output, field, page, tell)
     if live is not None:
-        live.show_result(result.mesh)
+        live.show_result(result.mesh, result.field, result.losses)
         tell(f"the result stays at {live.address} until Ctrl-C")
         live.wait()
 

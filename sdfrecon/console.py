@@ -50,9 +50,9 @@ def check_places(inputs: list[Path], outputs: list[Path]) -> None:
     for path in outputs:
         if path == STREAM:
             raise InputError("only a mesh goes to standard output: name a file instead of -")
+        check_place(path)
         if path.resolve() in taken:
             raise InputError(f"{path} would be overwritten: choose another output")
-        check_place(path)
         taken.add(path.resolve())
 
 

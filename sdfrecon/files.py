@@ -191,13 +191,16 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
     if _flows(path):
         return
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise InputError(f"cannot write {path}: no such directory: create {folder} first")
-    if not may_write(folder):
-        raise InputError(f"cannot write {path}: you may not write in {folder}: choose another place")
     try:
-        _beside(path.resolve()).exists()
+        place = path.resolve()
+    except RuntimeError:
+        raise InputError(f"cannot write {path}: it is a link to itself: choose another name") from None
+    if not place.parent.is_dir():
+        raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
+    if not may_write(place.parent):
+        raise InputError(f"cannot write {path}: you may not write in {place.parent}: choose another place")
+    try:
+        _beside(place).exists()
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}: choose a shorter name") from None
 
@@ -281,7 +284,8 @@ def load_field(path: str | Path) -> Any:
             raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
         with torch.device("meta"):  # whatever it promises, memory is only for what it holds
             siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
-        siren.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+        # Copies: what was read may be a view of the file, which somebody may write to.
+        siren.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")
         if siren.in_dim == 2:

@@ -77,7 +77,7 @@ def finish(
     if trim:
         if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
-        mesh = near.keep_faces(~_crumbs(near, np.pi * trim**2))
+        mesh = near.keep_faces(~_crumbs(near, np.pi * min(trim, usual) ** 2))
     return mesh if cloud.colors is None else replace(mesh, colors=_colors(mesh, cloud, tree)), notes
 
 

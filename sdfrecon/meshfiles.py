@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -56,70 +57,71 @@ def open3d() -> Any:
 def read(path: Path) -> Arrays:
     """A file's points and, where there are any, its faces (f, 3), normals and colours: of all its meshes together."""
     import trimesh
+    from trimesh.exchange.load import mesh_loaders
+    from trimesh.resolvers import FilePathResolver
 
-    suffix = path.suffix.lower()
-    if suffix == ".ply":
+    kind = path.suffix.lower()[1:]
+    options: dict[str, Any] = {"skip_materials": True} if kind in ("ply", "obj", "glb", "gltf") else {}
+    if kind == "ply":
         _check_columns(path)
-    textures: dict[str, Any] = {"skip_materials": True} if suffix in (".ply", ".obj") else {}
+        options["fix_texture"] = False
     try:
         with open(path, "rb") as file:
-            scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, **textures)
+            found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
     except ValueError as error:
         if UNEVEN not in str(error):
             raise
         return _polygons(path)
-    loaded, colors = _joined(scene)
-    if suffix == ".obj" and len(loaded.vertices) and not len(getattr(loaded, "faces", ())):
-        return _obj_points(path)
-    if suffix == ".stl":  # the format repeats a vertex for each triangle at it
-        welded = Mesh(loaded.vertices, loaded.faces).welded()
-        loaded = trimesh.Trimesh(welded.vertices, welded.faces, process=False)
-    arrays = {"points": np.asarray(loaded.vertices)}
-    if len(getattr(loaded, "faces", ())):
-        arrays["faces"], arrays["normals"] = np.asarray(loaded.faces), np.asarray(loaded.vertex_normals)
-    if colors is not None:
-        arrays["colors"] = _as_shown(colors[:, :3]) if suffix in (".glb", ".gltf") else colors[:, :3]
+    if "geometry" not in found:
+        found = {"geometry": {"whole": found}}
+    colors = {}
+    for name, part in found["geometry"].items():
+        part["process"] = False
+        # trimesh makes bytes of colours, for each format in another way, and loses them where it joins meshes.
+        part.pop("visual", None)
+        colors[name] = part.pop("vertex_colors", None)
+        if kind == "stl":  # the format repeats a vertex for each triangle at it
+            welded = Mesh(part["vertices"], part["faces"]).welded()
+            part |= {"vertices": welded.vertices, "faces": welded.faces, "face_normals": None}
+    arrays = _joined(trimesh.load_scene(found), found["geometry"], colors)
+    if "colors" in arrays and kind in ("glb", "gltf"):
+        arrays["colors"] = _as_shown(arrays["colors"])
     return arrays
 
 
-def _joined(scene: Any) -> tuple[Any, NDArray | None]:
-    """The one mesh or point cloud of trimesh's scene, or all of its meshes joined, and the colours as stored."""
+def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDArray | None]) -> Arrays:
+    """The meshes of trimesh's scene, each at its place, or where there are none its point clouds.
+
+    stored: what the file has of each, by its name. colors: as stored, which they have all or none.
+    """
     import trimesh
 
-    if len(scene.graph.nodes_geometry) == 1:
-        # Joining a scene's meshes loses their normals: one alone is moved to its place by hand.
-        (node,) = scene.graph.nodes_geometry
-        transform, name = scene.graph[node]
+    placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
+    meshes = [(at, name) for at, name in placed if len(getattr(scene.geometry[name], "faces", ()))]
+    clouds = [(at, name) for at, name in placed if isinstance(scene.geometry[name], trimesh.PointCloud)]
+    points, faces, count = [np.zeros((0, 3))], list[NDArray](), 0
+    columns: dict[str, list[NDArray | None]] = {"normals": [], "colors": []}
+    for at, name in meshes or clouds:
         one = scene.geometry[name]
-        if np.array_equal(transform, np.eye(4)):
-            return one, _vertex_colors(one)
-        if np.linalg.det(transform) > 0 and len(getattr(one, "faces", ())):
-            normals = one.vertex_normals @ np.linalg.inv(transform[:3, :3])
-            placed = trimesh.Trimesh(
-                trimesh.transform_points(one.vertices, transform),
-                one.faces,
-                vertex_normals=unit_vectors(normals),
-                process=False,
+        points.append(trimesh.transform_points(one.vertices, at))
+        normals = one.vertex_normals if meshes else stored[name].get("vertex_normals")
+        if normals is not None and not np.array_equal(at[:3, :3], np.eye(3)):
+            normals = unit_vectors(normals @ np.linalg.inv(at[:3, :3]))
+        for key, values in (("normals", normals), ("colors", colors[name])):
+            columns[key].append(
+                None if values is None or len(values) != len(one.vertices) else np.asarray(values)[:, :3]
             )
-            return placed, _vertex_colors(one)
-    joined = scene.to_mesh()
-    if not len(joined.vertices) and (clouds := scene.dump()):  # to_mesh leaves point clouds out
-        colors = [c for cloud in clouds if (c := _vertex_colors(cloud)) is not None]
-        joined = trimesh.PointCloud(
-            np.concatenate([cloud.vertices for cloud in clouds]),
-            np.concatenate(colors) if len(colors) == len(clouds) else None,
-        )
-    return joined, _vertex_colors(joined)
-
-
-def _obj_points(path: Path) -> Arrays:
-    """An OBJ's points: trimesh's own point cloud has no normals, and no colours but up to 1."""
-    from trimesh.exchange.obj import load_obj
-
-    with open(path, "rb") as file:
-        found = load_obj(file, skip_materials=True)
-    names = (("points", "vertices"), ("normals", "vertex_normals"), ("colors", "vertex_colors"))
-    return {ours: found[name] for ours, name in names if len(found.get(name, ())) == len(found["vertices"])}
+        if meshes:
+            faces.append((one.faces[:, ::-1] if np.linalg.det(at[:3, :3]) < 0 else one.faces) + count)
+        count += len(one.vertices)
+    arrays = {"points": np.concatenate(points)}
+    if faces:
+        arrays["faces"] = np.concatenate(faces)
+    for key, found in columns.items():
+        whole = [values for values in found if values is not None]
+        if whole and len(whole) == len(found):
+            arrays[key] = np.concatenate(whole)
+    return arrays
 
 
 def read_ply(path: Path) -> Arrays:
@@ -230,8 +232,11 @@ def write_double_ply(path: Path, mesh: Mesh) -> None:
     built = to_open3d(mesh)
     if mesh.normals is not None:
         built.vertex_normals = open3d().utility.Vector3dVector(mesh.normals.copy())
-    if not open3d().io.write_triangle_mesh(str(path), built):
-        raise OSError("Open3D could not write it")
+    numbers = (mesh.vertices, mesh.normals, mesh.colors)
+    least = 13 * len(mesh.faces) + sum(values.nbytes for values in numbers if values is not None)
+    # It says nothing of a disk that is full.
+    if not open3d().io.write_triangle_mesh(os.fsencode(path), built) or path.stat().st_size < least:
+        raise OSError("Open3D could not write it all")
 
 
 def to_open3d(mesh: Mesh) -> Any:
@@ -246,12 +251,12 @@ def to_open3d(mesh: Mesh) -> Any:
 
 
 def rounds_visibly(points: Floats) -> bool:
-    """Whether single precision would move one of points (n, 3) by more than a millionth of the size of them all."""
+    """Whether single precision moves what lies among points (n, 3) by up to more than a millionth of their size."""
     if not len(points):
         return False
     with np.errstate(over="ignore"):
-        rounding = np.abs(points - points.astype(np.float32)).max()
-        return bool(rounding > 1e-6 * np.linalg.norm(np.ptp(points, axis=0)))
+        rounding = np.spacing(np.float32(np.abs(points).max())) / 2
+        return not rounding <= 1e-6 * np.linalg.norm(np.ptp(points, axis=0))
 
 
 def _complete(tree: dict[str, Any]) -> None:
@@ -287,12 +292,3 @@ def _as_shown(light: NDArray) -> NDArray[np.uint8]:
 def _digits(mesh: Mesh) -> int:
     """Decimals that resolve a ten-millionth of the mesh's size."""
     return max(6, int(np.ceil(7 - np.log10(max(mesh.diagonal, 1e-300)))))
-
-
-def _vertex_colors(loaded: Any) -> NDArray | None:
-    if loaded.visual.kind == "vertex":
-        colors = loaded.visual.vertex_colors
-    else:  # a glTF with a material keeps its vertices' colours elsewhere, an OBJ with a texture elsewhere still
-        kept = (getattr(loaded.visual, "vertex_attributes", {}), loaded.vertex_attributes)
-        colors = next((attributes["color"] for attributes in kept if "color" in attributes), None)
-    return None if colors is None or not len(colors) else np.asarray(colors)

@@ -19,6 +19,7 @@ from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
+from sdfrecon.run_dir import Losses
 
 SHARE, EVERY = 0.08, 2.0
 """The live view takes at most this share of the fit's time, or one look, and shows the surface so often, seconds."""
@@ -48,7 +49,7 @@ class Viewer:
             socket.create_server((host, 0)).close()
             with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
                 self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a host that is no name
             raise InputError(
                 f"cannot listen on {host}, port {port}: {error}: choose another --port, or --host"
             ) from None
@@ -140,9 +141,12 @@ class LiveViewer(Viewer):
         self._spent += time.monotonic() - start
         return self.stopped
 
-    def show_result(self, mesh: Mesh) -> None:
+    def show_result(self, mesh: Mesh, field: Field, losses: Losses) -> None:
         """The surface that came out, and how the fit went, which may have been over before it was due to be shown."""
         self.show_mesh(mesh)
+        if not hasattr(self, "_field"):  # all of it was over before
+            self.show_slices(field)
+        self._losses = [(step, sum(terms.values())) for step, terms in losses.items()]
         self._show_losses()
 
     def _show(self, field: Field) -> None:

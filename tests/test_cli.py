@@ -21,6 +21,7 @@ from sdfrecon.field import Field
 from sdfrecon.fit import Diverged
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.run_dir import Losses
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
@@ -226,8 +227,8 @@ def test_a_live_view_watches_and_stays(
         def __call__(self, step: int, terms: object, field: Field) -> None:
             seen.append(step)
 
-        def show_result(self, mesh: Mesh) -> None:
-            seen.append(mesh.is_watertight)
+        def show_result(self, mesh: Mesh, field: Field, losses: Losses) -> None:
+            seen.extend([mesh.is_watertight, list(losses)])
 
         def wait(self) -> None:
             seen.append("waited")
@@ -245,7 +246,7 @@ def test_a_live_view_watches_and_stays(
         "99",
         *FAST,
     )
-    assert seen == [12_593, "::1", 99, 50, 100, 150, True, "waited"]
+    assert seen == [12_593, "::1", 99, 50, 100, 150, True, [50, 100, 150], "waited"]
     assert "look at it while it fits: nowhere" in capsys.readouterr().out
 
 
@@ -313,7 +314,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     cloud = files.read_cloud(ring_and_ball)
     assert cloud.normals is not None
     np.savetxt(bare, cloud.points)
-    np.save(far, np.hstack([cloud.points + 1e7, cloud.normals]))
+    np.save(far, np.hstack([np.rint(1000 * cloud.points + 1e9), cloud.normals]))
+    (tmp_path / "itself.ply").symlink_to("itself.ply")
     before = sorted(tmp_path.iterdir())
     output = ("--output", tmp_path / "mesh.ply")
     for args, message in (
@@ -337,6 +339,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
         ((bare, *output, "--estimate-normals", "--viewpoint", "nan", "0", "9"), "finite numbers; got [nan  0.  9.]"),
         ((ring_and_ball, "--output", tmp_path / f"{'longer' * 40}.ply"), "File name too long: choose a shorter name"),
+        ((ring_and_ball, "--output", tmp_path / "itself.ply"), "it is a link to itself: choose another name"),
         ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
         ((ring_and_ball, *output, "--max-memory", "0"), "--max-memory must be above 0 GB; got 0.0"),
         ((far, "--output", tmp_path / "mesh.stl"), "single precision is too coarse this far from the origin"),
@@ -349,6 +352,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     assert "no such file" in refused(capsys, "info", tmp_path / "nothing")
     assert "is no picture" in refused(capsys, "image", "fit", ring_and_ball, "--output", tmp_path / "f.safetensors")
     assert "cannot listen on 192.0.2.1" in refused(capsys, "view", ring_and_ball, "--host", "192.0.2.1")
+    assert "cannot listen on a..b" in refused(capsys, "view", ring_and_ball, "--host", "a..b")
     assert "must end in .npz" in refused(capsys, "query", bare, bare, "--output", tmp_path / "x.txt")
     assert "--port must be from 1 to 65535; got 99999" in refused(capsys, "view", ring_and_ball, "--port", "99999")
     assert "holds no finished run" in refused(capsys, "report", tmp_path)

@@ -1,4 +1,7 @@
+import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from sdfrecon.columns import to_bytes
 from sdfrecon.console import load_mesh_or_cloud
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -133,6 +136,53 @@ def test_a_glb_may_hold_several_clouds_each_at_its_place(tmp_path: Path) -> None
     near = np.abs(found).max(axis=1) < 5
     np.testing.assert_allclose(found[near], POINTS, atol=1e-5)
     np.testing.assert_allclose(found[~near], POINTS + [10, 0, 0], atol=1e-5)
+
+
+def test_a_meshs_colours_are_as_stored_whatever_else_it_has(tmp_path: Path) -> None:
+    corners, colors = np.eye(3), np.array([[200, 0, 30], [10, 20, 30], [1, 2, 255]])
+    rows = "".join(f"v {x} {y} {z} {r} {g} {b}\n" for (x, y, z), (r, g, b) in zip(corners, colors, strict=True))
+    (tmp_path / "bytes.obj").write_text(f"{rows}f 1 2 3\n")
+    lines = (" ".join(map(str, row)) for row in np.hstack([corners, colors]).astype(int))
+    header = "".join(
+        f"property {kind}\n" for kind in ("float x", "float y", "float z", "uchar red", "uchar green", "uchar blue")
+    )
+    (tmp_path / "textured.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 4\n" + header + "element face 2\n"
+        "property list uchar int vertex_indices\nproperty list uchar float texcoord\nend_header\n"
+        + "\n".join(lines) + "\n0 0 0 9 9 9\n3 0 1 2 6 0 0 1 0 0 1\n3 0 1 3 6 0.5 0.5 1 0 0 1\n"
+    )  # fmt: skip
+    for name in ("bytes.obj", "textured.ply"):
+        np.testing.assert_array_equal(files.read_mesh(tmp_path / name).colors[:3], colors, name)
+        np.testing.assert_array_equal(files.read_cloud(tmp_path / name).colors[:3], colors, name)
+
+
+@pytest.mark.parametrize("material", [True, False])
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_the_meshes_of_a_glb_keep_their_colours_normals_and_sides(
+    tmp_path: Path, material: bool, mirrored: bool
+) -> None:
+    files.write_mesh(tmp_path / "one.glb", PAINTED)
+    data = (tmp_path / "one.glb").read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    tree = json.loads(data[20 : 20 + length])
+    if not material:
+        del tree["meshes"][0]["primitives"][0]["material"]
+    (node,) = (node for node in tree["nodes"] if "mesh" in node)
+    node.pop("matrix", None)
+    node["scale"] = [-1, 1, 1] if mirrored else [1, 1, 1]
+    tree["nodes"].append({"mesh": node["mesh"], "translation": [5, 0, 0]})
+    tree["scenes"][0]["nodes"] = [tree["nodes"].index(node), len(tree["nodes"]) - 1]
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = len(text).to_bytes(4, "little") + b"JSON" + text + data[20 + length :]
+    (tmp_path / "two.glb").write_bytes(data[:8] + (12 + len(chunks)).to_bytes(4, "little") + chunks)
+    both = files.read_mesh(tmp_path / "two.glb")
+    assert both.is_watertight
+    assert both.volume == pytest.approx(2 * BALL.volume)
+    assert both.components().max() == 1
+    np.testing.assert_array_equal(both.colors, np.tile(PAINTED.colors, (2, 1)))
+    middle = [[5.0, 0, 0]] * (both.vertices[:, :1] > 2.5)
+    assert (unit_vectors(both.vertices - middle) * both.normals).sum(axis=1).min() > 0.99
 
 
 def test_colours_of_16_bits_are_told_by_their_largest() -> None:
@@ -349,6 +399,24 @@ def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="single precision is too coarse this far from the origin: write .ply"):
         files.write_mesh(tmp_path / "mesh.stl", replace(BALL, vertices=BALL.vertices + 5e6))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_mesh_that_was_there(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys, numpy as np\nfrom sdfrecon import Mesh, write_mesh\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "mesh = Mesh(np.random.rand(9999, 3) + float(sys.argv[2]), np.arange(9999).reshape(-1, 3))\n"
+        "write_mesh(sys.argv[1], mesh)\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16,) * 2)\n"
+        "try: write_mesh(sys.argv[1], mesh)\nexcept Exception as error: print(error)\n"
+    )
+    for place in ("0", "5e6"):
+        path = tmp_path / f"{place}.ply"
+        line = [sys.executable, "-c", code, str(path), place]
+        said = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        assert said.startswith(f"cannot write {path}: "), said
+        assert len(files.read_mesh(path).faces) == 3333
+        assert [p.name for p in tmp_path.iterdir()] == [path.name]
+        path.unlink()
 
 
 def test_a_mesh_given_as_a_scan_is_its_vertices(tmp_path: Path) -> None:

@@ -48,6 +48,18 @@ def test_pieces_are_counted_in_words() -> None:
     assert (pieces(WHOLE), pieces(with_piece((0.8, 0, 0), 0.1))) == ("1 piece", "2 pieces")
 
 
+def test_two_sheets_stay_two_however_far_the_cut() -> None:
+    place = np.stack(np.meshgrid(*[np.linspace(-0.9, 0.9, 40)] * 2), axis=-1).reshape(-1, 2)
+    corner = np.arange(39 * 40)[np.arange(39 * 40) % 40 < 39]
+    flat = np.concatenate([np.stack([corner, corner + a, corner + b], axis=1) for a, b in ((1, 41), (41, 40))])
+    points = np.concatenate([np.pad(place, ((0, 0), (0, 1)), constant_values=z) for z in (-0.3, 0.3)])
+    normals = np.repeat([[0, 0, -1.0], [0, 0, 1.0]], len(place), axis=0)
+    sheets = Mesh(points, np.concatenate([flat, flat + len(place)]))
+    for trim in (0.2, 2.0, 20.0):
+        mesh, _ = finish(sheets, PointCloud(points, normals), trim)
+        np.testing.assert_allclose(mesh.areas.sum(), sheets.areas.sum())
+
+
 def test_a_covered_surface_stays_as_it_is() -> None:
     mesh, notes = finish(WHOLE, seen(1.0))
     assert notes == []

@@ -9,7 +9,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 from sdfrecon.noise import evened, normal_noise, spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
-from sdfrecon.reconstruction import PRESETS, ReconstructConfig, suited
+from sdfrecon.reconstruction import PRESETS, ReconstructConfig, sized, suited
 
 
 def places(count: int, seed: int = 3) -> Floats:
@@ -129,8 +129,8 @@ def test_noise_too_fine_to_follow_does_not_count() -> None:
 
 
 def turned(cloud: PointCloud, degrees: float) -> PointCloud:
-    """The cloud with normals off by so much in each direction."""
-    off = np.random.default_rng(6).normal(0, np.tan(np.radians(degrees)), cloud.normals.shape)
+    """The cloud with normals off by about so much in each direction."""
+    off = np.random.default_rng(6).normal(0, np.radians(degrees), cloud.normals.shape)
     off -= (off * cloud.normals).sum(axis=1, keepdims=True) * cloud.normals
     return replace(cloud, normals=unit_vectors(cloud.normals + off))
 
@@ -141,17 +141,27 @@ def test_noise_of_normals_is_found_whatever_the_curvature(degrees: float, noise:
     assert np.degrees(normal_noise(turned(paraboloid(noise), degrees))) == pytest.approx(degrees, rel=0.1)
 
 
-def test_noisy_normals_weigh_less_and_clean_ones_as_before() -> None:
-    def weight(degrees: float, name: str, count: int) -> float:
-        cloud = turned(paraboloid(0.0, places(count)), degrees)
-        surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface
-        return surface.normal
-
-    assert weight(0, "draft", 100_000) == weight(6, "draft", 100_000) == weight(6, "standard", 20_000) == 2000
-    assert weight(12, "draft", 20_000) == pytest.approx(889, rel=0.15)
-    assert weight(0, "standard", 100_000) == weight(2, "fine", 100_000) == 3000
-    assert weight(6, "standard", 100_000) == pytest.approx(750, rel=0.1)
-    assert weight(6, "fine", 100_000) == pytest.approx(750, rel=0.1)
+@pytest.mark.parametrize(
+    ("name", "count", "degrees", "from_on"),
+    [
+        ("draft", 20_000, 6, 8),
+        ("draft", 20_000, 12, 8),
+        ("draft", 100_000, 6, 8),
+        ("standard", 20_000, 6, 8),
+        ("standard", 100_000, 2, 3),
+        ("standard", 100_000, 6, 3),
+        ("fine", 100_000, 6, 3),
+    ],
+)
+def test_noisy_normals_weigh_less_and_clean_ones_as_before(
+    name: str, count: int, degrees: float, from_on: float
+) -> None:
+    cloud = turned(paraboloid(0.0, places(count)), degrees)
+    off = np.degrees(normal_noise(cloud))
+    whole = sized(PRESETS[name], count).surface.normal
+    weight = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface.normal
+    assert weight == pytest.approx(whole * min(1, (from_on / off) ** 2), rel=1e-3)
+    assert (weight < whole) == (degrees > from_on)
 
 
 def test_the_papers_recipe_knows_nothing_of_it() -> None:

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import PointCloud
+from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.viewer import EVERY, PIXELS, SHARE, LiveViewer, painted, plane
@@ -52,3 +52,14 @@ def test_the_live_view_looks_when_there_is_something_and_takes_its_share(monkeyp
     assert EVERY < looks[0] - begun < EVERY + 0.2, "the time before the fit does not count"
     assert np.diff(looks).min() > EVERY
     assert SHARE / 2 < 0.5 * len(looks) / 100 <= SHARE
+
+
+def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
+    ball = evenly_spread(100)
+    live = LiveViewer(PointCloud(ball, ball), frame := Frame.around(PointCloud(ball, ball)), port=8134)
+    field = Field(Siren(3, 1, SirenConfig(16), None), frame, {})
+    live.show_result(Mesh(ball[:3], np.array([[0, 1, 2]])), field, {50: {"a": 2.0, "b": 1.0}, 100: {"a": 1.0}})
+    assert live._field is field
+    assert live._status.content == "step 100, loss 1"
+    assert list(live._plot.figure.data[0].y) == [3.0, 1.0]
+    live.server.stop()
