@@ -455,11 +455,16 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has format 'sdfrecon-field-9'; this version reads 'sdfrecon-field-1'"):
         files.load_field(path)
     size = {"in_dim": 3, "out_dim": 1, "width": 16, "hidden_layers": 1}
-    for promise in ({"hidden_layers": 10**9}, {"width": 10**12}, {"in_dim": 10**12}, {"encoding": 10**12}):
-        files.write_tensors(
-            path, {"weights.0": torch.zeros(2)}, {"format": files.FIELD_FORMAT, "siren": size | promise}
-        )
-        with pytest.raises(InputError, match="larger network than it holds|cannot read .* as a field"):
+    for promise, message in (
+        ({"width": 10**6, "hidden_layers": 9}, "promises a larger network than it holds"),
+        ({"hidden_layers": 10**9}, "promises a larger network than it holds"),
+        ({"width": 10**12, "hidden_layers": 0}, "cannot read .* as a field"),
+        ({"in_dim": 10**12, "hidden_layers": 0}, "cannot read .* as a field"),
+        ({"encoding": 10**12, "hidden_layers": 0}, "cannot read .* as a field"),
+    ):
+        about = {"format": files.FIELD_FORMAT, "siren": size | promise}
+        files.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
+        with pytest.raises(InputError, match=message):
             files.load_field(path)
     broken = field()
     with torch.no_grad():
