@@ -44,34 +44,15 @@ def apart(cloud: PointCloud) -> float:
     return float(np.median(cKDTree(cloud.points).query(cloud.thinned(SOME).points, k=[2], workers=-1)[0]))
 
 
-def spacing_and_noise(cloud: PointCloud, tree: cKDTree | None = None) -> tuple[float, float]:
-    """Medians over some points of an oriented cloud, in its units: the distance to the eighth neighbour, and the noise.
+def spacing_and_noise(cloud: PointCloud, tree: cKDTree | None = None) -> tuple[float, float, float]:
+    """Medians over some points of an oriented cloud: the distance to the eighth neighbour, the noise, and the normals'.
 
-    The noise is the standard deviation along the normal of 16 points from the quadric that fits them best: curvature is
-    not noise, and where they are of two sides of a thin sheet it is not asked for. Noise beyond the spacing is
-    underestimated. Fewer than 16 points have none; where there are not eight neighbours, the distance is infinite.
-    tree: of the points.
-    """
-    spacing, (x, y, z), _ = _patches(cloud, tree)
-    return spacing, float(np.median(_left(z, np.ones_like(x), x, y, x * x, x * y, y * y))) if len(x) else 0.0
-
-
-def normal_noise(cloud: PointCloud, tree: cKDTree | None = None) -> float:
-    """By how much the normals of an oriented cloud are off: the median over some of its points, radians.
-
-    The standard deviation, in each direction, of 16 normals from what changes evenly along the surface: curvature is
-    not noise. Facets as small as the points are apart are, and whatever else they are too few to show. Where
-    `spacing_and_noise` has no noise, neither has this. tree: of the points.
-    """
-    _, (x, y, _), tilted = _patches(cloud, tree)
-    both = [_left(tilt, np.ones_like(x), x, y) for tilt in tilted[:2]]
-    return float(np.median(np.hypot(*both)) / np.sqrt(2)) if len(x) else 0.0
-
-
-def _patches(cloud: PointCloud, tree: cKDTree | None) -> tuple[float, Floats, Floats]:
-    """The spacing; and where FITTED points beside some lie, and what their normals are, each (3, n, FITTED).
-
-    By two tangents of the point in the middle and its normal. Those of one side alone, none where there are too few.
+    The noise, in the cloud's units, is the standard deviation along the normal of 16 points from the quadric that fits
+    them best: curvature is not noise, and where they are of two sides of a thin sheet it is not asked for. Noise beyond
+    the spacing is underestimated. The normals', in radians, is the standard deviation, in each direction, of these 16
+    from what changes evenly along the surface. Facets as small as the points are apart are such noise, and whatever
+    else they are too few to show. Fewer than 16 points have none of either; where there are not eight neighbours, the
+    distance is infinite. tree: of the points.
     """
     some = cloud.thinned(SOME)
     assert cloud.normals is not None
@@ -79,13 +60,18 @@ def _patches(cloud: PointCloud, tree: cKDTree | None) -> tuple[float, Floats, Fl
     distance, index = (tree or cKDTree(cloud.points)).query(some.points, k=range(1, FITTED + 1), workers=-1)
     spacing = float(np.median(distance[:, EIGHTH]))
     if len(cloud) < FITTED:
-        return spacing, *np.zeros((2, 3, 0, FITTED))
+        return spacing, 0.0, 0.0
     one_side = (np.einsum("nkd,nd->nk", cloud.normals[index], some.normals) > 0).all(axis=1)
+    if not one_side.any():
+        return spacing, 0.0, 0.0
     index, points, normals = index[one_side], some.points[one_side], some.normals[one_side]
     across = unit_vectors(np.cross(normals, np.eye(3)[np.argmin(np.abs(normals), axis=1)]))
     axes = np.stack([across, np.cross(normals, across), normals])
-    offsets = cloud.points[index] - points[:, None]
-    return spacing, np.einsum("nkd,and->ank", offsets, axes), np.einsum("nkd,and->ank", cloud.normals[index], axes)
+    x, y, z = np.einsum("nkd,and->ank", cloud.points[index] - points[:, None], axes)
+    tilts, one = np.einsum("nkd,and->ank", cloud.normals[index], axes[:2]), np.ones_like(x)
+    noise = _left(z, one, x, y, x * x, x * y, y * y)
+    normal_noise = np.hypot(*(_left(tilt, one, x, y) for tilt in tilts)) / np.sqrt(2)
+    return spacing, float(np.median(noise)), float(np.median(normal_noise))
 
 
 def _left(values: Floats, *columns: Floats) -> Floats:

@@ -64,7 +64,7 @@ class SurfaceConfig:
     normal: float = 2000.0
     """Weight of the normals, where they are not noisy."""
     normal_noise: float = 8.0
-    """By how many degrees they may be off (`noise.normal_noise`) until they weigh less."""
+    """By how many degrees they may be off (`noise.spacing_and_noise`) until they weigh less."""
     eikonal: float = 15.0
     """Weight, in each domain, of growing by one for each unit walked."""
     sign: float = 500.0

@@ -25,7 +25,7 @@ from sdfrecon.finishing import WORTH_SAYING, finish, missing
 from sdfrecon.fit import FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
-from sdfrecon.noise import evened, normal_noise, spacing_and_noise
+from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
 from sdfrecon.run_dir import Losses, RunDir
 from sdfrecon.shapes import evenly_spread
@@ -204,7 +204,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if config.surface is None:
         return config
     tree = cKDTree(unit.points)
-    spacing, noise = spacing_and_noise(unit, tree)
+    spacing, noise, normal_noise = spacing_and_noise(unit, tree)
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
     omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
@@ -212,7 +212,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if noise > calm:
         weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
         weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
-    off = math.degrees(normal_noise(unit, tree))
+    off = math.degrees(normal_noise)
     if off > weights.normal_noise:
         weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))
     return replace(config, siren=replace(config.siren, first_omega_0=omega), surface=weights)

@@ -234,18 +234,8 @@ def test_a_live_view_watches_and_stays(
             seen.append("waited")
 
     monkeypatch.setattr("sdfrecon.viewer.LiveViewer", Recorder)
-    run(
-        "reconstruct",
-        ring_and_ball,
-        "--output",
-        tmp_path / "ring.ply",
-        "--view",
-        "--host",
-        "::1",
-        "--port",
-        "99",
-        *FAST,
-    )
+    run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--view", "--host", "::1", "--port", "99",
+        *FAST)  # fmt: skip
     assert seen == [12_593, "::1", 99, 50, 100, 150, True, [50, 100, 150], "waited"]
     assert "look at it while it fits: nowhere" in capsys.readouterr().out
 

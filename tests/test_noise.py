@@ -7,7 +7,7 @@ import pytest
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
-from sdfrecon.noise import evened, normal_noise, spacing_and_noise
+from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import PRESETS, ReconstructConfig, sized, suited
 
@@ -32,7 +32,7 @@ def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]
 
 def test_spacing_is_the_radius_that_holds_the_neighbours() -> None:
     points = np.column_stack([places(20_000), np.zeros(20_000)])
-    spacing, noise = spacing_and_noise(PointCloud(points, np.tile([0.0, 0.0, 1.0], (20_000, 1))))
+    spacing, noise, _ = spacing_and_noise(PointCloud(points, np.tile([0.0, 0.0, 1.0], (20_000, 1))))
     assert spacing == pytest.approx(np.sqrt(8 * 4 / (np.pi * 20_000)), rel=0.05)
     assert noise < 1e-12
 
@@ -43,7 +43,7 @@ def test_noise_is_found_whatever_the_curvature(noise: float) -> None:
 
 
 def test_what_is_clean_has_none() -> None:
-    spacing, noise = spacing_and_noise(paraboloid(0.0))
+    spacing, noise, _ = spacing_and_noise(paraboloid(0.0))
     assert noise < 0.01 * spacing
 
 
@@ -97,17 +97,18 @@ def test_a_thin_sheet_is_not_noisy() -> None:
     assert final_weight(sheet) == SurfaceConfig.final_zero_level
 
 
-def test_both_grow_with_the_units_and_stay_far_from_the_origin() -> None:
+def test_distances_grow_with_the_units_and_stay_far_from_the_origin() -> None:
     cloud = paraboloid(0.01)
     moved = replace(cloud, points=1000 * cloud.points + [4.5e6, 5.5e6, 200.0])
-    np.testing.assert_allclose(spacing_and_noise(moved), 1000 * np.array(spacing_and_noise(cloud)), rtol=1e-5)
+    scaled = np.array(spacing_and_noise(cloud)) * [1000, 1000, 1]
+    np.testing.assert_allclose(spacing_and_noise(moved), scaled, rtol=1e-5)
 
 
 def test_few_points_have_no_noise() -> None:
     few = paraboloid(0.1, places(15))
     assert spacing_and_noise(few)[1] == 0.0
-    assert normal_noise(few) == 0.0
-    assert spacing_and_noise(few.select(np.arange(8))) == (np.inf, 0.0)
+    assert spacing_and_noise(few)[2] == 0.0
+    assert spacing_and_noise(few.select(np.arange(8))) == (np.inf, 0.0, 0.0)
 
 
 def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
@@ -123,7 +124,7 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
 
 def test_noise_too_fine_to_follow_does_not_count() -> None:
     dense = paraboloid(0.002, places(200_000))
-    spacing, noise = spacing_and_noise(dense)
+    spacing, noise, _ = spacing_and_noise(dense)
     assert noise > 0.18 * spacing, "more than would count if it were coarser"
     assert final_weight(dense) == SurfaceConfig.final_zero_level
 
@@ -138,7 +139,7 @@ def turned(cloud: PointCloud, degrees: float) -> PointCloud:
 @pytest.mark.parametrize("degrees", [1.0, 4.0, 10.0])
 @pytest.mark.parametrize("noise", [0.0, 0.003])
 def test_noise_of_normals_is_found_whatever_the_curvature(degrees: float, noise: float) -> None:
-    assert np.degrees(normal_noise(turned(paraboloid(noise), degrees))) == pytest.approx(degrees, rel=0.1)
+    assert np.degrees(spacing_and_noise(turned(paraboloid(noise), degrees))[2]) == pytest.approx(degrees, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_noisy_normals_weigh_less_and_clean_ones_as_before(
     name: str, count: int, degrees: float, from_on: float
 ) -> None:
     cloud = turned(paraboloid(0.0, places(count)), degrees)
-    off = np.degrees(normal_noise(cloud))
+    off = np.degrees(spacing_and_noise(cloud)[2])
     whole = sized(PRESETS[name], count).surface.normal
     weight = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface.normal
     assert weight == pytest.approx(whole * min(1, (from_on / off) ** 2), rel=1e-3)
