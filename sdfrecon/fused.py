@@ -15,22 +15,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from sdfrecon import kernels
 
 TURN, HALF = 2 * math.pi, torch.bfloat16
 KNOWN = 16
 """Columns of what sums over the points weigh them by: the fewest that a product has."""
-FIRST = {"BM": 64, "BN": 64, "num_warps": 4}
+FIRST = {"BM": 16, "BN": 256, "num_warps": 4}
 VALUES = {"BM": 128, "BN": 128, "BK": 64, "num_warps": 8, "num_stages": 3}
 ROWS = {"BM": 128, "BN": 256, "BK": 32, "num_warps": 8, "num_stages": 4}
-SLOPES = {"BM": 64, "BN": KNOWN, "BK": 64, "num_warps": 4, "num_stages": 3}
-ERRORS = {"BM": KNOWN, "BN": 128, "BK": 32, "num_warps": 8, "num_stages": 3}
+SLOPES = {"BM": 128, "BN": KNOWN, "BK": 128, "num_warps": 4, "num_stages": 2}
+ERRORS = {"BM": KNOWN, "BN": 256, "BK": 32, "num_warps": 8, "num_stages": 3}
 PRODUCTS = {"BM": 128, "BN": 128, "BK": 32, "num_warps": 4, "num_stages": 3}
-"""Tiles, and how many warps and loads under way each has: the fastest of several on an H200 at width 256, while the
-kernels were tried (benchmarks/TRIED.md)."""
+"""Tiles, and how many warps and loads under way each has: the fastest of several on an H200 at width 256
+(benchmarks/TRIED.md)."""
 PROGRAMS, LEAST = 264, 512
-"""How many programs share a sum over the points, and the fewest points that are worth one."""
+"""How many programs share the tiles, or a sum over the points, and the fewest points that are worth one."""
 
 
 @cache
@@ -41,10 +42,9 @@ def usable(device: torch.device) -> bool:
     """
     if torch.cuda.get_device_capability(device)[0] != 9:
         return False
-    ones = torch.ones(KNOWN, 3, device=device, dtype=torch.float32)
-    waves = [ones.to(HALF) for _ in range(3)]
+    ones = torch.ones(KNOWN, KNOWN, device=device, dtype=torch.float32)
     try:
-        kernels.first[(1,)](*waves, ones, ones, ones, 1, D=3, W=3, **FIRST)
+        _first([ones.to(HALF) for _ in range(3)], ones[:, :3].contiguous(), ones, ones)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # without a compiler, say, the passes go on as they were
@@ -68,25 +68,26 @@ class Fused:
         rest = self._rooms("rest", 2)
         shares = self.room("shares", -(-self.width // VALUES["BN"]), n)
         turns = [(w / TURN, b / TURN) for w, b in sines]
-        made = self.sine[0], self.cosine[0], rest[0]
-        self._over(kernels.first, FIRST, *made, self.points, *turns[0], n, D=points.shape[1])
+        _first([self.sine[0], self.cosine[0], rest[0]], self.points, *turns[0])
         for layer, (w, b) in enumerate(turns[1:], 1):
             into = w.T.contiguous()
             high = into.to(HALF)
-            made = self.sine[layer], self.cosine[layer], rest[layer % 2]
-            given = self.sine[layer - 1], rest[(layer - 1) % 2], high, (into - high).to(HALF), b, weight, n
-            self._over(kernels.values, VALUES, *made, shares, *given, LAST=layer == self.last)
+            made = _blocks(VALUES, "BM", "BN", self.sine[layer], self.cosine[layer], rest[layer % 2])
+            given = _blocks(VALUES, "BM", "BK", self.sine[layer - 1], rest[(layer - 1) % 2])
+            factors = _blocks(VALUES, "BK", "BN", high, (into - high).to(HALF))
+            last = {"LAST": layer == self.last}
+            self._over(kernels.values, VALUES, self.width, *made, shares, *given, *factors, b, weight, **last)
         return shares.sum(0)[:, None] + bias
 
     def gradient(self) -> Tensor:
         """(n, d) there, by rows from the output back."""
-        gradient, top = torch.empty_like(self.points), self.rounded[-1].expand(len(self.points), -1)
         rows, self.after = self._rooms("down", 2, self.last)
-        self.before = [*rows, top]
+        self.before = [*rows, self.rounded[-1]]
         for layer in range(self.last, 0, -1):
             self._turned(rows[layer - 1], self.after[layer - 1], self.before[layer], layer, self.rounded[layer])
-        self._turned(gradient, None, self.before[0], 0, self.rounded[0])
-        return gradient
+        gradient = self.room("gradient", len(self.points), KNOWN)
+        self._turned(gradient, None, self.before[0], 0, _padded(self.rounded[0]))
+        return gradient[:, : self.points.shape[1]].contiguous()
 
     def backward(self, error: Tensor, slope: Tensor, weights: list[Tensor], biases: list[Tensor]) -> None:
         """Adds to what the scaled parameters get what a loss's derivatives by value (n, 1) and gradient (n, d) bring.
@@ -102,16 +103,17 @@ class Fused:
             self._turned(through[layer + 1], below[layer], through[layer], layer, into)
         biases[-1] += error.sum(0)
         for layer in range(self.last, -1, -1):
-            before = self.before[layer]
-            given = self.sine[layer], self.cosine[layer], before, through[layer], error, self.points, slope
-            ends = {"TOP": layer == self.last, "BOTTOM": layer == 0, "STRIDE": before.stride(0)}
-            sums = self._summed(kernels.errors, ERRORS, KNOWN, errors, upper, *given, D=d, **ends)
+            ends = {"TOP": layer == self.last, "BOTTOM": layer == 0}
+            given = self.sine[layer], self.cosine[layer], self.before[layer], through[layer]
+            blocks = _blocks(ERRORS, "BK", "BN", errors, upper, *given)
+            sums = self._summed(kernels.errors, ERRORS, KNOWN, *blocks, error, self.points, slope, D=d, **ends)
             biases[layer] += sums[0]
             if layer == self.last:
                 weights[-1] += sums[1]
             if layer:
-                kept = self.after[layer - 1], below[layer - 1], errors, self.sine[layer - 1]
-                weights[layer] += self._summed(kernels.products, PRODUCTS, self.width, *kept)
+                left = _blocks(PRODUCTS, "BK", "BM", self.after[layer - 1], errors)
+                right = _blocks(PRODUCTS, "BK", "BN", below[layer - 1], self.sine[layer - 1])
+                weights[layer] += self._summed(kernels.products, PRODUCTS, self.width, *left, *right)
                 torch.mm(errors, self.rounded[layer], out=upper)
             else:
                 weights[0] += sums[1 : 1 + d].T
@@ -121,15 +123,18 @@ class Fused:
         return self.room(name, *count, len(self.points), self.width, dtype=HALF)
 
     def _turned(self, out: Tensor, kept: Tensor | None, given: Tensor, layer: int, weight: Tensor) -> None:
-        """Rows times a layer's cosine, which may be kept, times a weight."""
-        tile, stride = ROWS if out.shape[1] == self.width else SLOPES, given.stride(0)
-        rows = given, self.cosine[layer], weight, len(out)
-        self._over(kernels.rows, tile, out, kept, *rows, STRIDE=stride, N=out.shape[1])
+        """Rows, or one for all, times a layer's cosine, which may be kept, times a weight."""
+        columns = out.shape[1]
+        tile = ROWS if columns == self.width else SLOPES
+        out, weight = *_blocks(tile, "BM", "BN", out), *_blocks(tile, "BK", "BN", weight)
+        kept, given, cosine = _blocks(tile, "BM", "BK", kept, given, self.cosine[layer])
+        top = isinstance(given, Tensor)
+        self._over(kernels.rows, tile, columns, out, kept, given, cosine, weight, TOP=top, N=columns)
 
-    def _over(self, kernel: Any, tile: dict[str, int], *given: object, **flags: int) -> None:
-        """Runs a kernel on all tiles of what it makes."""
-        tiles = -(-len(self.points) // tile["BM"]) * -(-flags.get("N", self.width) // tile["BN"])
-        kernel[(tiles,)](*given, W=self.width, **flags, **tile)
+    def _over(self, kernel: Any, tile: dict[str, int], columns: int, *given: object, **flags: int) -> None:
+        """Runs a kernel on all tiles of the (n, columns) that it makes."""
+        tiles = -(-len(self.points) // tile["BM"]) * -(-columns // tile["BN"])
+        kernel[(min(tiles, PROGRAMS),)](*given, len(self.points), W=self.width, **flags, **tile)
 
     def _summed(self, kernel: Any, tile: dict[str, int], high: int, *given: object, **flags: int) -> Tensor:
         """(high, width): a kernel's sums over chunks of the points, together."""
@@ -139,6 +144,20 @@ class Fused:
         part = self.room(f"sums {high}", shares, high, self.width)
         kernel[(shares * tiles,)](part, *given, n, CHUNK=chunk, W=self.width, **flags, **tile)
         return part.sum(0)
+
+
+def _first(made: list[Tensor], points: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """The first layer's sine, cosine and rest (n, width) at points (n, d)."""
+    n, width = made[0].shape
+    tiles = -(-n // FIRST["BM"]) * -(-width // FIRST["BN"])
+    blocks = _blocks(FIRST, "BM", "BN", *made)
+    kernels.first[(tiles,)](*blocks, points, weight, bias, n, D=points.shape[1], W=width, **FIRST)
+
+
+def _blocks(tile: dict[str, int], rows: str, columns: str, *arrays: Tensor | None) -> list[Any]:
+    """Arrays as kernels read and write them, so many rows and columns at a time; single rows and none as they are."""
+    size = [tile[rows], tile[columns]]
+    return [a if a is None or len(a) == 1 else TensorDescriptor.from_tensor(a, size) for a in arrays]
 
 
 def _padded(known: Tensor) -> Tensor:

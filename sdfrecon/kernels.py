@@ -1,7 +1,9 @@
 """What `fused` runs, in Triton (Tillet et al. 2019): products with what is done to their rows, and other passes.
 
-Each program makes a tile of BM rows and BN columns of what a kernel gives, BK of what it sums over at a time. Arrays of
-n points and W sines are (n, W), row after row; those of d numbers a point (n, D).
+Each makes tiles of BM rows and BN columns of what it gives, BK of what it sums over at a time. A program with a product
+makes one tile after another, so that the next one's rows come in while one is finished. Arrays of n points and W sines
+are (n, W), row after row, and come as descriptors, which read zeros beyond an array's ends and write nothing there;
+those of d numbers a point are (n, D).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
@@ -22,34 +24,15 @@ def _sine(v):
 
 
 @triton.jit
-def _read(pointer, at, seen):
-    return tl.load(pointer + at, seen, 0.0).to(tl.float32)
-
-
-@triton.jit
-def _place(N: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr):
-    """Of an array of N columns the number of this program's block of columns, its rows, and its columns."""
-    blocks = tl.cdiv(N, BN)
-    row, col = tl.program_id(0) // blocks, tl.program_id(0) % blocks
-    return col, row * BM + tl.arange(0, BM), col * BN + tl.arange(0, BN)
-
-
-@triton.jit
-def _tile(rows, cols, n, N: tl.constexpr):
-    """Where they lie in an (n, N) array, and which of them do."""
-    return rows[:, None] * N + cols[None, :], (rows < n)[:, None] & (cols < N)[None, :]
-
-
-@triton.jit
-def _wave(t, sine, cosine, rest, at, seen, REST: tl.constexpr):
+def _wave(t, sine, cosine, rest, row, col, REST: tl.constexpr):
     """Stores sine and cosine of t turns, and the sine's rest; the sine."""
     t -= tl.floor(t + 0.5)
     s, c = _sine(tl.maximum(tl.minimum(t, 0.5 - t), -0.5 - t)), _sine(0.25 - tl.abs(t))
     half = s.to(HALF)
-    tl.store(sine + at, half, seen)
-    tl.store(cosine + at, c.to(HALF), seen)
+    sine.store([row, col], half)
+    cosine.store([row, col], c.to(HALF))
     if REST:
-        tl.store(rest + at, (s - half.to(tl.float32)).to(HALF), seen)
+        rest.store([row, col], (s - half.to(tl.float32)).to(HALF))
     return s
 
 
@@ -58,13 +41,14 @@ def first(
     sine, cosine, rest, points, weight, bias, n, D: tl.constexpr, W: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
 ):
     """The first layer, in float32."""
-    _, rows, cols = _place(W, BM, BN)
+    blocks = tl.cdiv(W, BN)
+    row, col = tl.program_id(0) // blocks * BM, tl.program_id(0) % blocks * BN
+    rows, cols = row + tl.arange(0, BM), col + tl.arange(0, BN)
     t = tl.zeros((BM, BN), tl.float32) + tl.load(bias + cols, cols < W, 0.0)[None, :]
     for j in tl.static_range(D):
         x, w = tl.load(points + rows * D + j, rows < n, 0.0), tl.load(weight + cols * D + j, cols < W, 0.0)
         t += x[:, None] * w[None, :]
-    at, seen = _tile(rows, cols, n, W)
-    _wave(t, sine, cosine, rest, at, seen, True)
+    _wave(t, sine, cosine, rest, row, col, True)
 
 
 @triton.jit
@@ -87,22 +71,31 @@ def values(
     BK: tl.constexpr,
 ):
     """A layer by the one before; of the last one each block of columns' share of the value, too."""
-    col, rows, cols = _place(W, BM, BN)
-    acc = tl.zeros((BM, BN), tl.float32)
-    for k in range(0, W, BK):
-        ks = k + tl.arange(0, BK)
-        at, seen = _tile(rows, ks, n, W)
-        a, r = tl.load(before + at, seen, 0.0), tl.load(before_rest + at, seen, 0.0)
-        at, seen = _tile(ks, cols, W, W)
-        h = tl.load(high + at, seen, 0.0)
-        acc = tl.dot(a, h, acc)
-        acc = tl.dot(r, h, acc)
-        acc = tl.dot(a, tl.load(low + at, seen, 0.0), acc)
-    at, seen = _tile(rows, cols, n, W)
-    s = _wave(acc + tl.load(bias + cols, cols < W, 0.0)[None, :], sine, cosine, rest, at, seen, not LAST)
-    if LAST:
-        share = tl.sum(s * tl.load(out_weight + cols, cols < W, 0.0)[None, :], 1)
-        tl.store(shares + col * n + rows, share, rows < n)
+    blocks = tl.cdiv(W, BN)
+    for tile in tl.range(tl.program_id(0), tl.cdiv(n, BM) * blocks, tl.num_programs(0), flatten=True):
+        row, col = tile // blocks * BM, tile % blocks * BN
+        acc = tl.zeros((BM, BN), tl.float32)
+        for k in range(0, W, BK):
+            a, h = before.load([row, k]), high.load([k, col])
+            acc = tl.dot(a, h, acc)
+            acc = tl.dot(before_rest.load([row, k]), h, acc)
+            acc = tl.dot(a, low.load([k, col]), acc)
+        rows, cols = row + tl.arange(0, BM), col + tl.arange(0, BN)
+        s = _wave(acc + tl.load(bias + cols, cols < W, 0.0)[None, :], sine, cosine, rest, row, col, not LAST)
+        if LAST:
+            share = tl.sum(s * tl.load(out_weight + cols, cols < W, 0.0)[None, :], 1)
+            tl.store(shares + tile % blocks * n + rows, share, rows < n)
+
+
+@triton.jit
+def _rows(given, row, col, TOP: tl.constexpr, W: tl.constexpr, B: tl.constexpr):
+    """Of (n, W) rows a tile, of one for all (TOP) B of its numbers."""
+    if TOP:
+        cols = col + tl.arange(0, B)
+        tile = tl.load(given + cols, cols < W, 0.0)[None, :]
+    else:
+        tile = given.load([row, col])
+    return tile
 
 
 @triton.jit
@@ -113,26 +106,25 @@ def rows(
     cosine,
     weight,
     n,
-    STRIDE: tl.constexpr,
+    TOP: tl.constexpr,
     N: tl.constexpr,
     W: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """(n, N): rows (n, W), or one for all (STRIDE 0), times the cosine, which may be kept, times the weight (W, N)."""
-    col, rows, cols = _place(N, BM, BN)
-    acc = tl.zeros((BM, BN), tl.float32)
-    for k in range(0, W, BK):
-        ks = k + tl.arange(0, BK)
-        at, seen = _tile(rows, ks, n, W)
-        a = (_read(given, rows[:, None] * STRIDE + ks[None, :], seen) * _read(cosine, at, seen)).to(HALF)
-        if kept is not None:
-            tl.store(kept + at, a, seen & (col == 0))
-        at, seen = _tile(ks, cols, W, N)
-        acc = tl.dot(a, tl.load(weight + at, seen, 0.0), acc)
-    at, seen = _tile(rows, cols, n, N)
-    tl.store(out + at, acc.to(out.dtype.element_ty), seen)
+    """(n, N): rows (n, W), or one for all (TOP), times the cosine, which may be kept, times the weight (W, N)."""
+    blocks = tl.cdiv(N, BN)
+    for tile in tl.range(tl.program_id(0), tl.cdiv(n, BM) * blocks, tl.num_programs(0), flatten=True):
+        row, col = tile // blocks * BM, tile % blocks * BN
+        acc = tl.zeros((BM, BN), tl.float32)
+        for k in range(0, W, BK):
+            a = _rows(given, row, k, TOP, W, BK) * cosine.load([row, k])
+            if kept is not None:  # noqa: SIM102, this one is known as it is compiled
+                if col == 0:
+                    kept.store([row, k], a)
+            acc = tl.dot(a, weight.load([k, col]), acc)
+        out.store([row, col], acc.to(out.dtype))
 
 
 @triton.jit
@@ -156,7 +148,6 @@ def errors(
     slope,
     n,
     CHUNK: tl.constexpr,
-    STRIDE: tl.constexpr,
     TOP: tl.constexpr,
     BOTTOM: tl.constexpr,
     D: tl.constexpr,
@@ -171,26 +162,27 @@ def errors(
     the first weights'.
     """
     blocks = tl.cdiv(W, BN)
-    share, cols, js = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BN + tl.arange(0, BN), tl.arange(0, BM)
+    share, col = tl.program_id(0) // blocks, tl.program_id(0) % blocks * BN
+    cols, js = col + tl.arange(0, BN), tl.arange(0, BM)
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(0, CHUNK, BK):
-        rows = share * CHUNK + start + tl.arange(0, BK)
-        at, seen = _tile(rows, cols, n, W)
-        s, c, u = _read(sine, at, seen), _read(cosine, at, seen), _read(through, at, seen)
-        b = _read(before, rows[:, None] * STRIDE + cols[None, :], seen)
+        row = share * CHUNK + start
+        rows = row + tl.arange(0, BK)
+        s, c = sine.load([row, col]).to(tl.float32), cosine.load([row, col]).to(tl.float32)
+        u, b = through.load([row, col]).to(tl.float32), _rows(before, row, col, TOP, W, BN).to(tl.float32)
         weigh = tl.zeros((BK, BM), tl.float32) + (js == 0)[None, :]
         if TOP:
             e = tl.load(error + rows, rows < n, 0.0)[:, None]
             above = e * b
             other, weigh_other = u * c + e * s, tl.zeros((BK, BM), tl.float32) + (js == 1)[None, :]
         else:
-            above = _read(upper, at, seen)
+            above = upper.load([row, col]).to(tl.float32)
         z = (above * c - b * u * s).to(HALF)
         if BOTTOM:
             weigh += _beside(points, rows, js, n, D)
             other, weigh_other = b * c, _beside(slope, rows, js, n, D)
         else:
-            tl.store(unwound + at, z, seen)
+            unwound.store([row, col], z)
         acc = tl.dot(tl.trans(weigh.to(HALF)), z, acc)
         if TOP or BOTTOM:
             acc = tl.dot(tl.trans(weigh_other.to(HALF)), other.to(HALF), acc)
@@ -201,8 +193,8 @@ def errors(
 def products(
     part,
     after,
-    below,
     unwound,
+    below,
     sine,
     n,
     CHUNK: tl.constexpr,
@@ -214,13 +206,11 @@ def products(
     """A layer's weights' (W, W) by a chunk of the points: after times below, and unwound times the sine below."""
     blocks, tiles = tl.cdiv(W, BN), tl.cdiv(W, BN) * tl.cdiv(W, BM)
     share, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    ms, ns = tile // blocks * BM + tl.arange(0, BM), tile % blocks * BN + tl.arange(0, BN)
+    left, right = tile // blocks * BM, tile % blocks * BN
     acc = tl.zeros((BM, BN), tl.float32)
     for start in range(0, CHUNK, BK):
-        rows = share * CHUNK + start + tl.arange(0, BK)
-        left, there = _tile(rows, ms, n, W)
-        right, here = _tile(rows, ns, n, W)
-        acc = tl.dot(tl.trans(tl.load(after + left, there, 0.0)), tl.load(below + right, here, 0.0), acc)
-        acc = tl.dot(tl.trans(tl.load(unwound + left, there, 0.0)), tl.load(sine + right, here, 0.0), acc)
-    at, seen = _tile(ms, ns, W, W)
-    tl.store(part + share * W * W + at, acc, seen)
+        row = share * CHUNK + start
+        acc = tl.dot(tl.trans(after.load([row, left])), below.load([row, right]), acc)
+        acc = tl.dot(tl.trans(unwound.load([row, left])), sine.load([row, right]), acc)
+    ms, ns = left + tl.arange(0, BM), right + tl.arange(0, BN)
+    tl.store(part + (share * W + ms[:, None]) * W + ns[None, :], acc, (ms < W)[:, None] & (ns < W)[None, :])

@@ -93,7 +93,8 @@ class Tape:
         if not (points.is_cuda and points.device.index == torch.cuda.current_device() and self.dtype == torch.bfloat16):
             return None
         many = FUSED <= len(points) < (1 << 31) // net.config.width  # they count numbers in 32 bits
-        if not (many and net.out_dim == 1 and net.in_dim < 16 and net.config.hidden_layers):
+        whole = net.config.width % 8 == 0  # rows must begin at multiples of 16 bytes
+        if not (many and whole and net.out_dim == 1 and net.in_dim < 16 and net.config.hidden_layers):
             return None
         try:
             from sdfrecon import fused
