@@ -14,7 +14,7 @@ from torch import Tensor
 from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, PointCloud
+from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, moved, uniform_points
 
 NEIGHBOURS = 8
@@ -25,6 +25,9 @@ SURE = 0.7
 """Size of the mean cosine between the nearest normals and the ways from them, from which on their side is believed in
 the box: of a surface that was seen, the nearest points lie straight below; where none was, at the rim, to one side. Off
 corners and closer than the spacing it is smaller, too: there the samples beside the scan tell."""
+MIDWAY, ALIKE, UPRIGHT = (4, 8), 0.94, 0.8
+"""Which of the nearest, itself the first, a point has others midway to; and the cosines between their normals, and from
+the normals to the upright of the way between, from which on it is smooth."""
 RIM_WEIGHT = 3.0
 """What the values around a guided part weigh: all that is harmonic in it hangs on them."""
 GUIDED = 0.01
@@ -49,6 +52,8 @@ class SurfaceConfig:
 
     on_surface: int = 1024
     """Points of the scan in a step."""
+    between: bool = False
+    """Draw them from midway between neighbours, too, where points are many, not too many, and hardly noisy."""
     near_surface: int = 256
     """Points beside the scan in a step."""
     in_box: int = 256
@@ -91,6 +96,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
     device = generator.device
     tree = cKDTree(cloud.points)
     points = _tensor(cloud.points, generator)
+    shown = with_midpoints(cloud, tree) if config.between else cloud
     rows = torch.randint(len(points), (config.pool,), generator=generator, device=device)
     drawn, again = np.unique(rows.cpu().numpy(), return_inverse=True)
     spacing = tree.query(cloud.points[drawn], k=[min(NEIGHBOURS + 1, len(cloud))], workers=-1)[0][again, 0]
@@ -100,7 +106,9 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
     some = cloud.select(torch.randperm(len(cloud), generator=generator, device=device)[:FEW].cpu().numpy())
     return Problem(
         {
-            "surface": Pool(points, {"normals": _tensor(cloud.normals, generator)}, config.on_surface),
+            "surface": Pool(
+                _tensor(shown.points, generator), {"normals": _tensor(shown.normals, generator)}, config.on_surface
+            ),
             "near": Pool(near, sign_and_reach(near, cloud, tree), config.near_surface),
             "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points, leafsize=LEAF), SURE), config.in_box),
         },
@@ -199,6 +207,36 @@ def image(
         add("guidance", everywhere, GUIDED * evened, c.match_gradient)
         constraints.append(Constraint("divergence", "guidance", 1.0, c.match_divergence(inside, 1 / frame.scale)))
     return Problem(domains, constraints)
+
+
+def with_midpoints(cloud: PointCloud, tree: cKDTree) -> PointCloud:
+    """The cloud, and the points midway from each to two of its neighbours where the surface is smooth between them.
+
+    They lie on the cubic through both that is square to their normals at its ends (after Vlachos et al. 2001, section
+    3.3). A network that could bend between the points to pass through them all has no room for it then.
+    """
+    points, normals = cloud.points, cloud.normals
+    assert normals is not None
+    _, pairs = tree.query(points, k=MIDWAY, workers=-1)
+    start, end = np.repeat(np.arange(len(points)), len(MIDWAY)), pairs.ravel()
+    start, end = start[end < len(points)], end[end < len(points)]
+
+    def dot(a: Floats, b: Floats) -> Floats:
+        return np.einsum("nd,nd->n", a, b)[:, None]
+
+    way = points[end] - points[start]
+    along, up = unit_vectors(way), normals[start] + normals[end]
+    up = unit_vectors(up - dot(up, along) * along)
+    upright = np.minimum(dot(normals[start], up), dot(normals[end], up)) > UPRIGHT
+    smooth = (upright & (dot(normals[start], normals[end]) > ALIKE))[:, 0]
+    start, end, way, along, up = start[smooth], end[smooth], way[smooth], along[smooth], up[smooth]
+
+    tilted = [normals[i] / dot(normals[i], up) for i in (start, end)]
+    first, last = (-dot(normal, along) for normal in tilted)
+    across = np.cross(along, up)
+    middle = points[start] + way / 2 + up * np.linalg.norm(way, axis=1, keepdims=True) * (first - last) / 8
+    normal = up + (first + last) / 4 * along + dot(tilted[0] + tilted[1], across) / 2 * across
+    return PointCloud(np.concatenate([points, middle]), np.concatenate([normals, unit_vectors(normal)]))
 
 
 def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree, sure: float = 0.0) -> dict[str, Tensor]:

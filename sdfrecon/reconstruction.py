@@ -78,7 +78,13 @@ _STANDARD = ReconstructConfig(
 PRESETS = {
     "draft": ReconstructConfig(),
     "standard": _STANDARD,
-    "fine": replace(_STANDARD, fit=replace(_STANDARD.fit, steps=2000), dense_steps=6000, resolution=512),
+    "fine": replace(
+        _STANDARD,
+        surface=SurfaceConfig(on_surface=2048, between=True, normal=3000.0, normal_noise=3.0),
+        fit=replace(_STANDARD.fit, steps=2000),
+        dense_steps=6000,
+        resolution=512,
+    ),
     "paper": ReconstructConfig(
         SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
         surface=None,
@@ -90,10 +96,14 @@ WAVE = 10.5
 CALM, FOLLOWED = 0.16, 0.0025
 """Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
 larger of the two on the points weigh less: the surface runs between them."""
+CLEAR = 0.07
+"""Noise, in distances to the eighth neighbour, up to which points between neighbours tell more of the surface."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
 """Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
+PLENTY = 600_000
+"""Points from which on those between them are not needed: a fit draws each one a few times only."""
 LEAST_BATCH = 256
 MEASURED = 5000
 """Points on which a step's time is measured: more than any preset draws in one."""
@@ -198,7 +208,8 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
     Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
-    the noise: a surface through all of them would be the noise. So do normals.
+    the noise, and none are drawn between them: a surface through all of them would be the noise. Noisy normals weigh
+    less, too.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -212,6 +223,8 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     if noise > calm:
         weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
         weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
+    if noise > CLEAR * spacing:
+        weights = replace(weights, between=False)
     off = math.degrees(normal_noise)
     if off > weights.normal_noise:
         weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))
@@ -229,6 +242,7 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
     if points < MANY:
         layers, steps = min(layers, 2), config.fit.steps
         normal, off = min(normal, SurfaceConfig.normal), max(off, SurfaceConfig.normal_noise)
+    weights = replace(weights, between=weights.between and MANY <= points < PLENTY)
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),

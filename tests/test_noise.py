@@ -168,3 +168,14 @@ def test_noisy_normals_weigh_less_and_clean_ones_as_before(
 def test_the_papers_recipe_knows_nothing_of_it() -> None:
     cloud = turned(paraboloid(0.02), 20)
     assert suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS["paper"]) == PRESETS["paper"]
+
+
+def test_between_points_that_are_noisy_few_or_plenty_none_are_drawn() -> None:
+    def between(noise: float, count: int) -> bool:
+        cloud = paraboloid(noise, places(count))
+        surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS["fine"]).surface
+        assert surface is not None
+        return surface.between
+
+    assert [between(noise, 80_000) for noise in (0.0, 0.0005, 0.0015)] == [True, True, False]
+    assert [between(0.0, count) for count in (50_000, 700_000)] == [False, False]

@@ -5,7 +5,8 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.fit import draw, residuals
 from sdfrecon.geometry import PointCloud
-from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface
+from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
+from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
 RNG = np.random.default_rng(0)
@@ -99,3 +100,32 @@ def test_two_constraints_of_one_name_are_no_problem() -> None:
     problem = paper_surface(BALL, torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="two constraints of one name share a domain"):
         Problem(problem.domains, [problem.constraints[0], *problem.constraints])
+
+
+def test_midpoints_lie_on_the_surface_and_none_across_an_edge() -> None:
+    ball = evenly_spread(3000)
+    more = with_midpoints(PointCloud(ball, ball), cKDTree(ball))
+    assert len(more) == 9000
+    middle, normals = more.points[3000:], more.normals[3000:]
+    chords = 1 - np.linalg.norm((ball[:, None] + ball[cKDTree(ball).query(ball, k=[4, 8])[1]]) / 2, axis=2).ravel()
+    assert chords.min() > 4e-4, "the chords' own middles are that far inside"
+    np.testing.assert_allclose(np.linalg.norm(middle, axis=1), 1, atol=2e-6)
+    np.testing.assert_allclose(normals, middle, atol=2e-6)
+
+    sides = np.random.default_rng(0).uniform(-1, 1, (2, 2000, 2))
+    points = np.concatenate([np.insert(sides[0], 2, 0, axis=1), np.insert(abs(sides[1]) * [1, -1], 0, 1, axis=1)])
+    normals = np.repeat([[0.0, 0, 1], [1.0, 0, 0]], 2000, axis=0)
+    more = with_midpoints(PointCloud(points, normals), cKDTree(points))
+    assert len(more) > 2.5 * len(points)
+    on_top, beside = np.abs(more.points[:, 2]) < 1e-12, np.abs(more.points[:, 0] - 1) < 1e-12
+    assert (on_top | beside).all()
+
+
+def test_no_midpoints_from_one_side_of_a_sheet_to_the_other() -> None:
+    points = np.insert(np.random.default_rng(0).uniform(-1, 1, (2000, 2)), 2, 0, axis=1)
+    up = np.where(np.arange(2000)[:, None] % 2, [0.0, 0, 1], [0.0, 0, -1])
+    points[::2, 2] = -0.01
+    more = with_midpoints(PointCloud(points, up), cKDTree(points))
+    assert more.normals is not None
+    assert len(more) > 1.2 * len(points)
+    np.testing.assert_allclose(more.points[:, 2], np.where(more.normals[:, 2] > 0, 0, -0.01), atol=1e-12)
