@@ -27,12 +27,14 @@ from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-5"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-6"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next, and from one state to go back to, or on from."""
 EXPLODED, RETRIES = 100.0, 6
 """How many times the loss before is too much, and how often the steps are halved before the fit is given up."""
+LOST, LOOKS = 10.0, 4
+"""How many times the least loss so far, each beside its weights, and in how many looks on end, is too much as well."""
 SLIGHT = 1e-6
 """A loss of this share of the weights is as good as none: what grows from less does not explode yet."""
 
@@ -101,8 +103,8 @@ def fit(
     checkpoint: a file that is replaced every few seconds, after a multiple of WATCHED steps, and at the end; if it
     exists, the fit goes on from there and, on the CPU, ends with the same bytes as one that was never stopped: it keeps
     the precision too. Whose problem it is its name must tell. watch: called every WATCHED steps and at the end. tell:
-    called with a line where it goes on from a checkpoint, and where the loss exploded: the fit goes back to its last
-    good state then, and on with half the step.
+    called with a line where it goes on from a checkpoint, and where the loss exploded or stays far above its least: the
+    fit goes back to its last good state then, or its best one, and on with half the step.
 
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
@@ -114,7 +116,8 @@ def fit(
     rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate, rounded)
     tape = Tape(field, config.bfloat16 and rounded)
-    schedule = _schedule(problem, config).to(field.weights[0].device)
+    planned = _schedule(problem, config)
+    schedule, weights = planned.to(field.weights[0].device), planned[:, 1:].sum(dim=1).tolist()
 
     def take() -> tuple[Tensor, int]:
         optimiser.zero_grad()
@@ -129,19 +132,23 @@ def fit(
 
     if field.weights[0].is_cuda:
         take = captured(take, generator)
-    step, before, failures = 0, math.inf, 0
-    least = SLIGHT * sum(c.weight for c in problem.constraints)
+    step, before, least, lost, failures = 0, math.inf, math.inf, 0, 0
+    slight = SLIGHT * sum(c.weight for c in problem.constraints)
     if begun:
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
+            least, lost = float(begun["least"]), int(begun["lost"])
         except (RuntimeError, KeyError):
             raise InputError(f"{checkpoint} is of another network or device: delete it to start again") from None
         tell(f"going on after {step} steps")
     good, saved = _state(step, before, field, optimiser, generator), time.monotonic()
+    best = {name[5:]: value for name, value in begun.items() if name.startswith("best/")} if begun else good
 
     def save() -> None:
         if checkpoint is not None:
-            files.write_tensors(checkpoint, good, {"format": CHECKPOINT_FORMAT})
+            both = good | {f"best/{name}": value.clone() for name, value in best.items()}
+            both |= {"least": torch.tensor(least, dtype=torch.float64), "lost": torch.tensor(lost)}
+            files.write_tensors(checkpoint, both, {"format": CHECKPOINT_FORMAT})
 
     with (
         _deferred_interrupt() as interrupted,
@@ -158,20 +165,27 @@ def fit(
                 continue
             shares = terms.tolist()
             now = sum(shares)
-            steady = now - before < EXPLODED * max(abs(before), least)  # also where a loss is 0, or below
-            if not (steady and all(bool(p.isfinite().all()) for p in field.parameters())):
+            steady = now - before < EXPLODED * max(abs(before), slight)  # also where a loss is 0, or below
+            steady = steady and all(bool(p.isfinite().all()) for p in field.parameters())
+            level = now / (weights[step - 1] or 1.0)
+            lost = lost + 1 if steady and least > 0 and level > LOST * max(least, SLIGHT) else 0
+            if not steady or lost == LOOKS:
                 failures += 1
                 if failures > RETRIES:
                     raise Diverged(
                         f"the fit diverged before step {step}, with ever smaller steps too: try another --seed"
                     )
+                if steady:
+                    good, before, lost = best, float(best["loss"]), 0
                 good["optimiser/slowed"] /= 2
-                back = _restore(good, field, optimiser, generator)
-                tell(f"warning: the loss exploded before step {step}: back to {back}, and on with half the step")
+                back, what = _restore(good, field, optimiser, generator), "grew and grew" if steady else "exploded"
+                tell(f"warning: the loss {what} before step {step}: back to {back}, and on with half the step")
                 step = bar.n = back
                 continue
             # Here alone, and not by the clock: what it goes back to, or on from, is the same however often it stopped.
             good, before = _state(step, now, field, optimiser, generator), now
+            if level < least:
+                best, least = good, level
             names = [f"{c.name}, {c.domain}" for c in problem.constraints]
             ended = bool(watch and watch(step, dict(zip(names, shares, strict=True))))
             speed = count * (bar.format_dict["rate"] or 0) / 1e3

@@ -125,7 +125,7 @@ class Fused:
     def _turned(self, out: Tensor, kept: Tensor | None, given: Tensor, layer: int, weight: Tensor) -> None:
         """Rows, or one for all, times a layer's cosine, which may be kept, times a weight."""
         columns = out.shape[1]
-        tile = ROWS if columns == self.width else SLOPES
+        tile = SLOPES if kept is None else ROWS
         out, weight = *_blocks(tile, "BM", "BN", out), *_blocks(tile, "BK", "BN", weight)
         kept, given, cosine = _blocks(tile, "BM", "BK", kept, given, self.cosine[layer])
         top = isinstance(given, Tensor)

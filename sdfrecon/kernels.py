@@ -1,9 +1,10 @@
 """What `fused` runs, in Triton (Tillet et al. 2019): products with what is done to their rows, and other passes.
 
-Each makes tiles of BM rows and BN columns of what it gives, BK of what it sums over at a time. A program with a product
-makes one tile after another, so that the next one's rows come in while one is finished. Arrays of n points and W sines
-are (n, W), row after row, and come as descriptors, which read zeros beyond an array's ends and write nothing there;
-those of d numbers a point are (n, D).
+What a kernel gives is made in tiles of BM rows and BN columns, BK of what it sums over at a time: by `values` and
+`rows` one after another in each program, so that the next one's rows come in while one is finished; by the others one
+in each.
+Arrays of n points and W sines are (n, W), row after row, and come as descriptors, which read zeros beyond an array's
+ends and write nothing there; what has d numbers a point is (n, D).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"

@@ -51,9 +51,9 @@ class SurfaceConfig:
     """How many samples a step draws, and what each constraint weighs."""
 
     on_surface: int = 1024
-    """Points of the scan in a step."""
+    """Points on the surface in a step: the scan's."""
     between: bool = False
-    """Draw them from midway between neighbours, too, where points are many, not too many, and hardly noisy."""
+    """And those midway between its neighbours."""
     near_surface: int = 256
     """Points beside the scan in a step."""
     in_box: int = 256

@@ -36,8 +36,9 @@ from sdfrecon.siren import Siren, SirenConfig
 class ReconstructConfig:
     """Everything that decides the result, but the scan.
 
-    The network's size, its batches, the normals' weight and the points' at last are the most there may be: few points,
-    and noisy ones, get less (`suited`). Raises InputError for a resolution, a margin or a trim that cannot be.
+    The network's size, its batches, the normals' weight, the points' at last and what is drawn between them are the
+    most there may be: few points, and noisy ones, get less (`suited`). Raises InputError for a resolution, a margin or
+    a trim that cannot be.
     """
 
     siren: SirenConfig = field(default_factory=SirenConfig)
@@ -68,9 +69,10 @@ class ReconstructConfig:
 
 # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width). A network
 # that can hold the detail learns it sooner from the normals; a small one would lose sight of the whole over it.
+_WEIGHTS = SurfaceConfig(on_surface=2048, normal=3000.0, normal_noise=3.0)
 _STANDARD = ReconstructConfig(
     SirenConfig(width=256, hidden_layers=3),
-    surface=SurfaceConfig(on_surface=2048, normal=3000.0, normal_noise=3.0),
+    surface=_WEIGHTS,
     fit=FitConfig(steps=1000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
     dense_steps=2000,
     resolution=448,
@@ -80,7 +82,7 @@ PRESETS = {
     "standard": _STANDARD,
     "fine": replace(
         _STANDARD,
-        surface=SurfaceConfig(on_surface=2048, between=True, normal=3000.0, normal_noise=3.0),
+        surface=replace(_WEIGHTS, between=True),
         fit=replace(_STANDARD.fit, steps=2000),
         dense_steps=6000,
         resolution=512,
@@ -102,8 +104,8 @@ WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
 """Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
-PLENTY = 600_000
-"""Points from which on those between them are not needed: a fit draws each one a few times only."""
+PLENTY = 300_000
+"""Points from which on those between them are not drawn: `fine` comes to each point some forty times at most."""
 LEAST_BATCH = 256
 MEASURED = 5000
 """Points on which a step's time is measured: more than any preset draws in one."""
@@ -208,8 +210,8 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
     Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
-    the noise, and none are drawn between them: a surface through all of them would be the noise. Noisy normals weigh
-    less, too.
+    the noise: a surface through all of them would be the noise. So do normals. Between points, none are drawn where
+    there is any noise to speak of.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -242,11 +244,13 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
     if points < MANY:
         layers, steps = min(layers, 2), config.fit.steps
         normal, off = min(normal, SurfaceConfig.normal), max(off, SurfaceConfig.normal_noise)
-    weights = replace(weights, between=weights.between and MANY <= points < PLENTY)
+    between = weights.between and MANY <= points < PLENTY
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
-        surface=replace(weights, on_surface=min(weights.on_surface, batch), normal=normal, normal_noise=off),
+        surface=replace(
+            weights, on_surface=min(weights.on_surface, batch), between=between, normal=normal, normal_noise=off
+        ),
         fit=replace(config.fit, steps=steps),
     )
 

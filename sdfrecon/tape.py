@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sdfrecon.fused import Fused
 
 FUSED = 1 << 14
-"""Points from which on the passes of a field of one channel are fused on a Hopper GPU: with fewer that gains little."""
+"""Points from which on the passes of a field of one channel are fused on a Hopper GPU: a few thousand would lose."""
 
 
 class _Layer(NamedTuple):

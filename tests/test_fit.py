@@ -216,6 +216,29 @@ def test_an_exploding_fit_goes_back_and_on_with_smaller_steps(
     assert fit_module._read(checkpoint)["optimiser/slowed"].item() == 0.5
 
 
+def test_a_fit_that_stays_lost_goes_back_to_its_best_also_when_resumed(tmp_path: Path) -> None:
+    def fitted(checkpoint: Path | None = None, until: int = 0) -> tuple[Siren, list[str], Tensor]:
+        said, steps, net = list[str](), torch.tensor(float(until)), network()
+
+        def lose(known: Attributes, jet: Jet) -> Tensor:
+            steps.add_(1)
+            return line(known, jet) + (2.0 if 120 < steps <= 300 else 0.0)
+
+        problem = Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, lose)])
+        stop, config = None if until or checkpoint is None else 250, FitConfig(600, 3e-3)
+        fit(problem, net, config, generator(), checkpoint, watch=lambda step, _: step == stop, tell=said.append)
+        return net, said, steps
+
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    whole, said, _ = fitted()
+    assert said == ["warning: the loss grew and grew before step 300: back to 100, and on with half the step"]
+    assert line({}, whole.jet(torch.rand(100, 2))).mean() < 0.1
+    fitted(checkpoint)
+    again, resumed, _ = fitted(checkpoint, until=250)
+    assert resumed == ["going on after 250 steps", *said]
+    assert same(whole, again)
+
+
 @pytest.mark.parametrize("lowest", [0.0, -3.0])
 def test_a_loss_that_is_met_or_below_zero_does_not_explode(lowest: float) -> None:
     said: list[str] = []

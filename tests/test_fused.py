@@ -16,7 +16,7 @@ from sdfrecon.siren import Siren, SirenConfig
 from sdfrecon.tape import Tape
 
 kernels.HALF, fused.HALF = tl.constexpr(tl.float16), torch.float16  # NumPy, which interprets, has no bfloat16
-patch = interpreter._patch_lang_tensor
+patch = interpreter._patch_lang_tensor  # of Triton 3.6
 def patched(tensor, scope):  # NumPy 2.4 makes no number of an array of one by itself, as Triton 3.6 asks it to
     patch(tensor, scope)
     scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())

@@ -178,4 +178,4 @@ def test_between_points_that_are_noisy_few_or_plenty_none_are_drawn() -> None:
         return surface.between
 
     assert [between(noise, 80_000) for noise in (0.0, 0.0005, 0.0015)] == [True, True, False]
-    assert [between(0.0, count) for count in (50_000, 700_000)] == [False, False]
+    assert [between(0.0, count) for count in (50_000, 350_000)] == [False, False]

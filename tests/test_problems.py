@@ -6,6 +6,7 @@ from scipy.spatial import cKDTree
 from sdfrecon.fit import draw, residuals
 from sdfrecon.geometry import PointCloud
 from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
+from sdfrecon.sampling import Pool
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -119,6 +120,29 @@ def test_midpoints_lie_on_the_surface_and_none_across_an_edge() -> None:
     assert len(more) > 2.5 * len(points)
     on_top, beside = np.abs(more.points[:, 2]) < 1e-12, np.abs(more.points[:, 0] - 1) < 1e-12
     assert (on_top | beside).all()
+
+
+def test_midpoints_are_drawn_where_they_are_asked_for_and_change_nothing_else() -> None:
+    def domains(between: bool) -> dict[str, Pool]:
+        config = SurfaceConfig(between=between, pool=1000)
+        found = surface(BALL, config, torch.Generator().manual_seed(0)).domains
+        return {name: pool for name, pool in found.items() if isinstance(pool, Pool)}
+
+    without, drawn = domains(False), domains(True)
+    assert len(without["surface"].points) == 5000
+    assert len(drawn["surface"].points) == len(drawn["surface"].attributes["normals"]) > 14_000
+    torch.testing.assert_close(drawn["surface"].points.norm(dim=1), torch.full((len(drawn["surface"].points),), 0.6))
+    for name in ("near", "box"):
+        assert torch.equal(without[name].points, drawn[name].points)
+
+
+def test_no_midpoints_from_one_layer_up_to_the_next() -> None:
+    steps = np.arange(40) / 40
+    points = np.stack(np.meshgrid(steps, steps, [0, 0.02]), axis=-1).reshape(-1, 3)
+    more = with_midpoints(PointCloud(points, np.tile([0.0, 0, 1], (len(points), 1))), cKDTree(points))
+    inner = more.points[(np.abs(more.points[:, :2] - 0.5) < 0.4).all(axis=1)]  # 8th neighbours there: up at 39 degrees
+    assert len(inner) > 1.4 * 0.64 * len(points)
+    assert np.isin(inner[:, 2], [0, 0.02]).all()
 
 
 def test_no_midpoints_from_one_side_of_a_sheet_to_the_other() -> None:

@@ -78,7 +78,8 @@ def test_in_bfloat16_values_are_the_same_and_derivatives_nearly(loss: Callable[[
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize(
-    ("d", "width", "hidden", "count"), [(3, 256, 3, FUSED), (2, 40, 1, FUSED + 3), (3, 512, 2, FUSED + 16)]
+    ("d", "width", "hidden", "count"),
+    [(3, 256, 3, FUSED), (2, 40, 1, FUSED + 3), (3, 512, 2, FUSED + 16), (2, 37, 1, FUSED)],
 )
 def test_fused_passes_are_the_passes_themselves_and_the_same_each_time(
     loss: Callable[[Jet], Tensor], d: int, width: int, hidden: int, count: int, device: str
@@ -95,7 +96,7 @@ def test_fused_passes_are_the_passes_themselves_and_the_same_each_time(
         jets.append(tape.jet(points))
         loss(jets[-1]).backward()
         tape.backward()
-        assert (tape.fused is not None) == bfloat16
+        assert (tape.fused is not None) == (bfloat16 and width % 8 == 0)
         grads.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
     assert (jets[1].value - jets[0].value).norm() < 3e-5 * jets[0].value.norm()
     assert (jets[1].gradient - jets[0].gradient).norm() < 0.02 * jets[0].gradient.norm()
