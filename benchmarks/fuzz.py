@@ -22,7 +22,7 @@ import torch
 import tyro
 from machine import ROOT, heading
 
-from sdfrecon import files, meshfiles
+from sdfrecon import fieldfiles, files, meshfiles
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh
@@ -89,7 +89,7 @@ def seeds(folder: Path) -> list[Path]:
     for ending in (".png", ".jpg", ".tif"):
         write_image(folder / f"image{ending}", rng.random((12, 9, 3)))
     siren = Siren(3, 1, SirenConfig(8, 1), torch.Generator().manual_seed(0))
-    files.save_field(folder / "field.safetensors", Field(siren, Frame((0.0, 0.0, 0.0), 1.0), {}))
+    fieldfiles.save_field(folder / "field.safetensors", Field(siren, Frame((0.0, 0.0, 0.0), 1.0), {}))
     return sorted(folder.iterdir())
 
 
@@ -98,7 +98,7 @@ def readers(path: Path) -> list[Callable[[Path], Any]]:
     if path.suffix in (".png", ".jpg", ".tif"):
         return [read_image]
     if path.suffix == ".safetensors":
-        return [files.load_field]
+        return [fieldfiles.load_field]
     return [files.read_cloud] + [files.read_mesh] * (path.stem == "mesh")
 
 

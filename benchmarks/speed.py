@@ -29,7 +29,8 @@ from sdfrecon import reconstruction, tape
 from sdfrecon.cli import SPINS
 from sdfrecon.device import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.field import Field
-from sdfrecon.files import load_field, read_cloud, save_field, write_arrays, write_mesh
+from sdfrecon.fieldfiles import load_field, save_field
+from sdfrecon.files import read_cloud, write_arrays, write_mesh
 from sdfrecon.fit import WATCHED, draw, fit, residuals
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import PointCloud

@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from sdfrecon.cleaning import estimate_normals as estimate_normals
     from sdfrecon.field import Field as Field
-    from sdfrecon.files import load_field as load_field
+    from sdfrecon.fieldfiles import load_field as load_field
+    from sdfrecon.fieldfiles import save_field as save_field
     from sdfrecon.files import read_cloud as read_cloud
     from sdfrecon.files import read_mesh as read_mesh
-    from sdfrecon.files import save_field as save_field
     from sdfrecon.files import write_mesh as write_mesh
     from sdfrecon.fit import Diverged as Diverged
     from sdfrecon.fit import Interrupted as Interrupted
@@ -40,10 +40,10 @@ _HOMES = {
     "Comparison": "metrics",
     "Reconstruction": "reconstruction",
     "ReconstructConfig": "reconstruction",
-    "load_field": "files",
+    "load_field": "fieldfiles",
     "read_cloud": "files",
     "read_mesh": "files",
-    "save_field": "files",
+    "save_field": "fieldfiles",
     "write_mesh": "files",
     "InputError": "geometry",
     "Mesh": "geometry",

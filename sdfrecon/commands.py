@@ -43,7 +43,7 @@ Tell = Callable[[str], None]
 
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
-    from sdfrecon import files
+    from sdfrecon import fieldfiles, files
     from sdfrecon.cleaning import check_normals
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import check_folder
@@ -93,7 +93,7 @@ def reconstruct(command: Reconstruct) -> None:
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
     if field is not None:
-        files.save_field(field, result.field)
+        fieldfiles.save_field(field, result.field)
     files.write_mesh(output, result.mesh)
     run = {
         "scan": str(scan.absolute()),
@@ -199,7 +199,7 @@ def query(command: Query) -> None:
 
 def demo(command: Demo) -> None:
     """The embedded scan -> mesh, field and picture."""
-    from sdfrecon import files
+    from sdfrecon import fieldfiles, files
     from sdfrecon.demo import motorcycle
     from sdfrecon.pictures import write_image
     from sdfrecon.reconstruction import preset, run_of
@@ -214,7 +214,7 @@ def demo(command: Demo) -> None:
     start = time.monotonic()
     result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle")
     say(f"fitted and meshed in {duration(time.monotonic() - start)}")
-    files.save_field(command.output / "motorcycle.safetensors", result.field)
+    fieldfiles.save_field(command.output / "motorcycle.safetensors", result.field)
     files.write_mesh(command.output / "motorcycle.glb", result.mesh)
     write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
     run_of(result.field, run_dir).remove()

@@ -92,7 +92,7 @@ def load_shape(path: Path, device: str = "auto") -> Field:
     """A shape's field. Raises InputError for an image's."""
     from sdfrecon.device import pick_device
     from sdfrecon.field import Field
-    from sdfrecon.files import load_field
+    from sdfrecon.fieldfiles import load_field
 
     field = load_field(path)
     if not isinstance(field, Field):

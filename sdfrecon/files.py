@@ -1,16 +1,13 @@
-"""File input and output: clouds, meshes and fields (images: `sdfrecon.pictures`)."""
+"""File input and output: clouds and meshes (fields: `sdfrecon.fieldfiles`, images: `sdfrecon.pictures`)."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +17,6 @@ from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
 
-FIELD_FORMAT = "sdfrecon-field-1"
 MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
 TEXT = (".xyz", ".xyzn", ".txt", ".csv", ".asc", ".pts", ".pwn")
 MESH_READERS = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
@@ -216,81 +212,6 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot create the folder {path}: {error.strerror}: choose another place") from None
-
-
-def write_tensors(path: Path, tensors: dict[str, Any], about: dict[str, Any]) -> None:
-    """Writes named tensors and JSON metadata as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(held, {"sdfrecon": json.dumps(about, default=np.generic.item)}))
-
-
-def read_tensors(path: Path, what: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tensors and the metadata of `write_tensors`; never runs code. Raises InputError for another file."""
-    from safetensors import safe_open
-
-    with reading(path, what), safe_open(path, framework="pt") as file:
-        about = (file.metadata() or {}).get("sdfrecon")
-        about = None if about is None else json.loads(about)
-        if not isinstance(about, dict):
-            raise InputError(f"{path} is a safetensors file but no sdfrecon {what}")
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-
-
-def save_field(path: str | Path, field: Any) -> None:
-    """Writes a Field or an ImageField as safetensors: the network's weights; its size, place and origin as metadata.
-
-    Raises InputError for another ending than .safetensors and a place that refuses it.
-    """
-    if Path(path).suffix.lower() != ".safetensors":
-        raise InputError(f"a field's file must end in .safetensors; got {path}")
-    about = {
-        "format": FIELD_FORMAT,
-        "siren": {"in_dim": field.siren.in_dim, "out_dim": field.siren.out_dim, **asdict(field.siren.config)},
-        "about": field.about,
-    }
-    if field.siren.in_dim == 2:
-        about["image"] = {"height": field.height, "width": field.width}
-    else:
-        about["frame"] = asdict(field.frame)
-    write_tensors(Path(path), field.siren.state_dict(), about)
-
-
-def load_field(path: str | Path) -> Any:
-    """Reads a Field or an ImageField, on the CPU.
-
-    Raises InputError for a file that is damaged, of another kind or another version.
-    """
-    import torch
-
-    from sdfrecon.field import Field
-    from sdfrecon.frame import Frame
-    from sdfrecon.imagefield import ImageField
-    from sdfrecon.siren import Siren, SirenConfig
-
-    path = Path(path)
-    if path.suffix.lower() != ".safetensors":
-        raise InputError(f"{path} is no field: one that `reconstruct` or `image fit` wrote ends in .safetensors")
-    tensors, about = read_tensors(path, "field")
-    if about.get("format") != FIELD_FORMAT:
-        raise InputError(
-            f"{path} has format {about.get('format')!r}; this version reads {FIELD_FORMAT!r}: fit it again"
-        )
-    with reading(path, "field"):
-        size = dict(about["siren"])
-        if size["width"] ** 2 * size["hidden_layers"] > sum(tensor.numel() for tensor in tensors.values()):
-            raise InputError(f"{path} promises a larger network than it holds: the file is damaged")
-        with torch.device("meta"):  # whatever it promises, memory is only for what it holds
-            siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
-        # Copies: what was read may be a view of the file, which somebody may write to.
-        siren.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
-            raise InputError(f"{path} holds weights that are not finite: fit it again")
-        if siren.in_dim == 2:
-            return ImageField(siren, about["image"]["height"], about["image"]["width"], about["about"])
-        return Field(siren, Frame(tuple(about["frame"]["center"]), about["frame"]["scale"]), about["about"])
 
 
 def write_arrays(path: Path, **arrays: NDArray) -> None:

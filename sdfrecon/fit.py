@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sdfrecon import files
+from sdfrecon import fieldfiles
 from sdfrecon.device import exact_products, faster_in_bfloat16, learning
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
@@ -148,7 +148,7 @@ def fit(
         if checkpoint is not None:
             both = good | {f"best/{name}": value.clone() for name, value in best.items()}
             both |= {"least": torch.tensor(least, dtype=torch.float64), "lost": torch.tensor(lost)}
-            files.write_tensors(checkpoint, both, {"format": CHECKPOINT_FORMAT})
+            fieldfiles.write_tensors(checkpoint, both, {"format": CHECKPOINT_FORMAT})
 
     with (
         _deferred_interrupt() as interrupted,
@@ -254,7 +254,7 @@ def _restore(state: dict[str, Tensor], field: Siren, optimiser: Optimiser, gener
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    tensors, about = files.read_tensors(path, "checkpoint")
+    tensors, about = fieldfiles.read_tensors(path, "checkpoint")
     if about.get("format") != CHECKPOINT_FORMAT:
         raise InputError(f"{path} is no checkpoint of this version: delete it to start again")
     return tensors

@@ -37,7 +37,7 @@ RENDERED = 24
 
 def fit(command: ImageFit) -> None:
     """Image -> field."""
-    from sdfrecon.files import save_field
+    from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels
     from sdfrecon.pictures import write_image
@@ -110,7 +110,7 @@ def derivatives(command: ImageDerivatives) -> None:
 
 def poisson(command: ImagePoisson) -> None:
     """Derivatives -> image."""
-    from sdfrecon.files import save_field
+    from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import align, alignment, border, differences, minus_divergence, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
     from sdfrecon.pictures import derived, write_image, write_panels
@@ -144,7 +144,7 @@ def poisson(command: ImagePoisson) -> None:
 
 def blend(command: ImageBlend) -> None:
     """Two images -> one."""
-    from sdfrecon.files import save_field
+    from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import alpha, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.pictures import read_image, write_image, write_panels
@@ -245,7 +245,7 @@ def _image(path: Path, longest: int | None) -> Floats:
 
 def _field(path: Path, device: str) -> ImageField:
     from sdfrecon.device import pick_device
-    from sdfrecon.files import load_field
+    from sdfrecon.fieldfiles import load_field
     from sdfrecon.imagefield import ImageField
 
     field = load_field(path)

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 def info(command: Info) -> None:
     """What a file holds."""
-    from sdfrecon import files
+    from sdfrecon import fieldfiles
     from sdfrecon.cleaning import distinct
     from sdfrecon.device import pick_device
     from sdfrecon.reconstruction import PRESETS, seconds_per_step, sized
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
-        field = files.load_field(command.file)
+        field = fieldfiles.load_field(command.file)
         c, about = field.siren.config, field.about
         say(f"field: {c.hidden_layers + 1} {c.activation} layers of {c.width}, {field.siren.size:,} weights")
         if field.siren.in_dim == 2:

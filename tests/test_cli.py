@@ -14,7 +14,7 @@ import trimesh
 from test_finishing import WHOLE, seen, with_piece
 
 import sdfrecon
-from sdfrecon import files, showing
+from sdfrecon import fieldfiles, files, showing
 from sdfrecon.cli import main
 from sdfrecon.console import load_scan
 from sdfrecon.field import Field
@@ -187,7 +187,7 @@ def test_a_part_of_a_scan_is_taken_and_taken_again(
     half = files.read_mesh(tmp_path / "half.ply")
     assert half.vertices[:, 1].max() < 0.3
     assert not half.is_watertight
-    assert files.load_field(tmp_path / "half.safetensors").about["config"]["seed"] == 7
+    assert fieldfiles.load_field(tmp_path / "half.safetensors").about["config"]["seed"] == 7
     run("mesh", tmp_path / "half.safetensors", "--scan", ring_and_ball, "--output", tmp_path / "again.ply",
         "--device", "cpu")  # fmt: skip
     assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "half.ply").read_bytes()
@@ -205,7 +205,7 @@ def test_estimated_normals_look_at_the_nearest_viewpoint(tmp_path: Path, capsys:
     np.savetxt(tmp_path / "slab.xyz", grid)
     run("reconstruct", tmp_path / "slab.xyz", "--estimate-normals", "--viewpoint", "20", "20", "30",
         "--viewpoint", "20", "20", "-20", "--field", tmp_path / "f.safetensors", *FAST)  # fmt: skip
-    inside, *outside = files.load_field(tmp_path / "f.safetensors").distance([[20, 20, z] for z in (5, 13, -3)])
+    inside, *outside = fieldfiles.load_field(tmp_path / "f.safetensors").distance([[20, 20, z] for z in (5, 13, -3)])
     assert inside < 0 < min(outside)
     run("mesh", tmp_path / "f.safetensors", "--scan", tmp_path / "slab.xyz", "--output", tmp_path / "again.ply",
         "--device", "cpu")  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 import trimesh
 from test_meshing import Ball
 
-from sdfrecon import files, meshfiles
+from sdfrecon import fieldfiles, files, meshfiles
 from sdfrecon.columns import to_bytes
 from sdfrecon.console import load_mesh_or_cloud
 from sdfrecon.field import Field
@@ -435,25 +435,25 @@ def field() -> Field:
 
 
 def test_a_field_comes_back(tmp_path: Path) -> None:
-    files.save_field(tmp_path / "field.safetensors", field())
-    back = files.load_field(tmp_path / "field.safetensors")
+    fieldfiles.save_field(tmp_path / "field.safetensors", field())
+    back = fieldfiles.load_field(tmp_path / "field.safetensors")
     np.testing.assert_array_equal(back.distance(POINTS), field().distance(POINTS))
     assert (back.frame, back.about) == (field().frame, field().about)
 
 
 def test_other_fields_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "field.safetensors"
-    files.save_field(path, field())
+    fieldfiles.save_field(path, field())
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
     with pytest.raises(InputError, match="cannot read .* as a field"):
-        files.load_field(path)
+        fieldfiles.load_field(path)
     path.write_bytes(b"\xff" * 100)
     with pytest.raises(InputError, match="cannot read .* as a field"):
-        files.load_field(path)
+        fieldfiles.load_field(path)
     path.write_bytes(whole.replace(b"field-1", b"field-9"))
     with pytest.raises(InputError, match="has format 'sdfrecon-field-9'; this version reads 'sdfrecon-field-1'"):
-        files.load_field(path)
+        fieldfiles.load_field(path)
     size = {"in_dim": 3, "out_dim": 1, "width": 16, "hidden_layers": 1}
     for promise, message in (
         ({"width": 10**6, "hidden_layers": 9}, "promises a larger network than it holds"),
@@ -462,16 +462,16 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         ({"in_dim": 10**12, "hidden_layers": 0}, "cannot read .* as a field"),
         ({"encoding": 10**12, "hidden_layers": 0}, "cannot read .* as a field"),
     ):
-        about = {"format": files.FIELD_FORMAT, "siren": size | promise}
-        files.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
+        about = {"format": fieldfiles.FIELD_FORMAT, "siren": size | promise}
+        fieldfiles.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
         with pytest.raises(InputError, match=message):
-            files.load_field(path)
+            fieldfiles.load_field(path)
     broken = field()
     with torch.no_grad():
         broken.siren.weights[0][0, 0] = torch.nan
-    files.save_field(path, broken)
+    fieldfiles.save_field(path, broken)
     with pytest.raises(InputError, match="weights that are not finite"):
-        files.load_field(path)
+        fieldfiles.load_field(path)
 
 
 PROMISING = (

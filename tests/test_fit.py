@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfrecon import files, tape
+from sdfrecon import fieldfiles, tape
 from sdfrecon import fit as fit_module
 from sdfrecon.constraints import Constraint
 from sdfrecon.fit import FitConfig, Interrupted, draw, fit, residuals
@@ -56,7 +56,7 @@ def test_training_200_is_training_100_and_resuming_100(
     class Killed(Exception):
         pass
 
-    save = files.write_tensors
+    save = fieldfiles.write_tensors
 
     def save_then_die(path: Path, state: dict[str, Tensor], about: object) -> None:
         if state["step"] == 150:  # the steps after the last checkpoint are lost
@@ -64,7 +64,7 @@ def test_training_200_is_training_100_and_resuming_100(
         save(path, state, about)
 
     monkeypatch.setattr(fit_module, "CHECKPOINT_SECONDS", -1.0)
-    monkeypatch.setattr(files, "write_tensors", save_then_die)
+    monkeypatch.setattr(fieldfiles, "write_tensors", save_then_die)
     with pytest.raises(Killed):
         fit(PROBLEM, network(), config, generator(), checkpoint)
     monkeypatch.undo()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdfrecon import files
+from sdfrecon import fieldfiles
 from sdfrecon.geometry import InputError
 from sdfrecon.imagefield import ImageField
 from sdfrecon.siren import Siren, SirenConfig
@@ -47,8 +47,8 @@ def test_a_picture_of_a_part_is_a_part_of_the_picture() -> None:
 
 
 def test_a_field_of_an_image_is_kept(tmp_path: Path) -> None:
-    files.save_field(tmp_path / "image.safetensors", FIELD)
-    back = files.load_field(tmp_path / "image.safetensors")
+    fieldfiles.save_field(tmp_path / "image.safetensors", FIELD)
+    back = fieldfiles.load_field(tmp_path / "image.safetensors")
     assert isinstance(back, ImageField)
     assert (back.height, back.width, back.about) == (20, 30, {"made": "here"})
     np.testing.assert_array_equal(back.value(PLACES), FIELD.value(PLACES))

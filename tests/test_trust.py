@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_cli import FAST, refused, run
 
-from sdfrecon import files
+from sdfrecon import fieldfiles, files
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
@@ -146,9 +146,9 @@ def test_a_field_of_other_shapes_or_another_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "field.safetensors"
-    files.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
+    fieldfiles.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
     run("info", path)
-    tensors, about = files.read_tensors(path, "field")
+    tensors, about = fieldfiles.read_tensors(path, "field")
     first = next(iter(tensors))
     for changed, known in (
         ({**tensors, first: torch.zeros(3, 3)}, about),
@@ -160,7 +160,7 @@ def test_a_field_of_other_shapes_or_another_version_is_refused(
         (tensors, {}),
         (tensors, [about]),
     ):
-        files.write_tensors(path, changed, known)
+        fieldfiles.write_tensors(path, changed, known)
         refused(capsys, "info", path)
         refused(capsys, "mesh", path, "--output", tmp_path / "mesh.ply")
     assert [p.name for p in tmp_path.iterdir()] == ["field.safetensors"]
@@ -168,7 +168,7 @@ def test_a_field_of_other_shapes_or_another_version_is_refused(
 
 def test_a_field_that_reconstruct_did_not_make_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "field.safetensors"
-    files.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {"by": "hand"}))
+    fieldfiles.save_field(path, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {"by": "hand"}))
     run("info", path)
     assert "2 sine layers of 8" in capsys.readouterr().out
 
@@ -183,7 +183,7 @@ def test_what_does_not_fit_in_memory_is_refused_before_the_work(
     assert "are free: lower --resolution to" in refused(
         capsys, "reconstruct", ring_and_ball, *big, "--resolution", "1000000"
     )
-    files.save_field(field, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
+    fieldfiles.save_field(field, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
     assert "are free: lower --resolution to" in refused(capsys, "mesh", field, *big[:2], "--resolution", "1000000")
     field.unlink()
     assert "--max-memory must be above 0" in refused(capsys, "reconstruct", ring_and_ball, *big, "--max-memory", "-1")
@@ -237,8 +237,10 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
 def test_an_unwritable_output_leaves_what_was_there(tmp_path: Path, ring_and_ball: Path) -> None:
     mesh = tmp_path / "mesh.ply"
     mesh.write_text("mine")
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # noqa: E731
-    done = command("reconstruct", ring_and_ball, "--output", mesh, *FAST, "--quiet", preexec_fn=limit)
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, 700_000))  # noqa: E731
+    done = command(
+        "reconstruct", ring_and_ball, "--output", mesh, *FAST, "--resolution", 96, "--quiet", preexec_fn=limit
+    )
     assert done.returncode == 2
     assert done.stderr == f"sdfrecon: error: cannot write {mesh}: File too large: choose another place\n"
     assert mesh.read_text() == "mine"
