@@ -84,7 +84,7 @@ def reconstruct(command: Reconstruct) -> None:
         cloud = flipped(cloud)
 
     start = time.monotonic()
-    live = _live(cloud, config, command, tell) if command.view else None
+    live = _live(cloud, config, command) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
     tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
     result.field.about.update(box=command.box, max_points=command.max_points)
@@ -92,9 +92,9 @@ def reconstruct(command: Reconstruct) -> None:
         result.field.about["flipped_normals"] = True
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
+    files.write_mesh(output, result.mesh)
     if field is not None:
         fieldfiles.save_field(field, result.field)
-    files.write_mesh(output, result.mesh)
     run = {
         "scan": str(scan.absolute()),
         "mesh": None if streamed else str(output.absolute()),
@@ -205,21 +205,23 @@ def demo(command: Demo) -> None:
     from sdfrecon.reconstruction import preset, run_of
     from sdfrecon.render import render
 
-    files.make_folder(command.output)
     config = preset("draft")
     config = replace(config, fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps))
+    files.make_folder(command.output)
+    mesh, picture, field = made = [command.output / f"motorcycle.{name}" for name in ("glb", "png", "safetensors")]
+    check_places([], made)
     cloud = motorcycle()
     say(f"stereo_motorcycle of scikit-image: {describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"
     start = time.monotonic()
     result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle")
     say(f"fitted and meshed in {duration(time.monotonic() - start)}")
-    fieldfiles.save_field(command.output / "motorcycle.safetensors", result.field)
-    files.write_mesh(command.output / "motorcycle.glb", result.mesh)
-    write_image(command.output / "motorcycle.png", render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
+    files.write_mesh(mesh, result.mesh)
+    fieldfiles.save_field(field, result.field)
+    write_image(picture, render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
     run_of(result.field, run_dir).remove()
-    for name in ("glb", "png", "safetensors"):
-        say(f"{command.output / 'motorcycle'}.{name}")
+    for path in made:
+        say(str(path))
 
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
@@ -265,14 +267,14 @@ def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Pa
         tell(f"page:  {page}")
 
 
-def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> LiveViewer:
+def _live(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct) -> LiveViewer:
     from sdfrecon.cleaning import clean
     from sdfrecon.frame import Frame
     from sdfrecon.viewer import LiveViewer
 
     cleaned, _ = clean(cloud)
     live = LiveViewer(cleaned, Frame.around(cleaned, config.margin), command.host, command.port)
-    tell(f"look at it while it fits: {live.address}")
+    say(f"look at it while it fits: {live.address}")
     return live
 
 

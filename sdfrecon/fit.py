@@ -138,6 +138,7 @@ def fit(
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
             least, lost = float(begun["least"]), int(begun["lost"])
+            failures = round(-math.log2(float(begun["optimiser/slowed"])))
         except (RuntimeError, KeyError):
             raise InputError(f"{checkpoint} is of another network or device: delete it to start again") from None
         tell(f"going on after {step} steps")
@@ -177,10 +178,12 @@ def fit(
                     )
                 if steady:
                     good, before, lost = best, float(best["loss"]), 0
-                good["optimiser/slowed"] /= 2
+                good = good | {"optimiser/slowed": optimiser.state["slowed"] / 2}
                 back, what = _restore(good, field, optimiser, generator), "grew and grew" if steady else "exploded"
+                bar.clear()
                 tell(f"warning: the loss {what} before step {step}: back to {back}, and on with half the step")
-                step = bar.n = back
+                bar.update(back - step)
+                step = back
                 continue
             # Here alone, and not by the clock: what it goes back to, or on from, is the same however often it stopped.
             good, before = _state(step, now, field, optimiser, generator), now
@@ -240,7 +243,7 @@ def _state(step: int, loss: float, field: Siren, optimiser: Optimiser, generator
     return {name: value.clone() for name, value in tensors.items()} | {
         "generator": generator.get_state(),
         "step": torch.tensor(step),
-        "loss": torch.tensor(loss),
+        "loss": torch.tensor(loss, dtype=torch.float64),
         "bfloat16": torch.tensor(optimiser.bfloat16),
     }
 

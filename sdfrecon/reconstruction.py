@@ -22,7 +22,7 @@ from sdfrecon.cleaning import clean
 from sdfrecon.device import learning, pick_device, seeded
 from sdfrecon.field import Field
 from sdfrecon.finishing import WORTH_SAYING, finish, missing
-from sdfrecon.fit import FitConfig, fit, time_step
+from sdfrecon.fit import CHECKPOINT_FORMAT, FitConfig, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.noise import evened, spacing_and_noise
@@ -177,6 +177,8 @@ def reconstruct(
 
     def note_losses(step: int, terms: dict[str, float]) -> bool:
         nonlocal done
+        for undone in [later for later in losses if later > step]:
+            del losses[undone]
         losses[step], done = terms, step
         if run is not None:
             run.note(step, terms)
@@ -282,7 +284,9 @@ def run_key(about: dict[str, Any]) -> str:
     """Digits that only the same scan and the same fit share: what is decided after the fit does not count."""
     config = {k: v for k, v in about["config"].items() if k not in ("resolution", "trim")}
     key = json.dumps(
-        [about["scan"], config, about["versions"], about.get("device", "cpu")], sort_keys=True, default=np.generic.item
+        [about["scan"], config, about["versions"], about.get("device", "cpu"), CHECKPOINT_FORMAT],
+        sort_keys=True,
+        default=np.generic.item,
     )
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 

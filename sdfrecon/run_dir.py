@@ -25,7 +25,7 @@ class RunDir:
         self._lock = folder / "lock"
 
     def losses(self) -> Losses:
-        """Those noted before, of an interrupted run too."""
+        """Those noted before, of an interrupted run too, without those of steps that were taken back."""
         if not self._losses.exists():
             return {}
         found: Losses = {}
@@ -34,8 +34,8 @@ class RunDir:
                 step, terms = json.loads(line)
             except ValueError:
                 continue  # a line that a kill cut short
-            found[step] = terms
-        return dict(sorted(found.items()))
+            found = {before: noted for before, noted in found.items() if before < step} | {step: terms}
+        return found
 
     def note(self, step: int, terms: dict[str, float]) -> None:
         """Adds a line to the losses. Raises InputError where it cannot be written."""

@@ -180,7 +180,9 @@ def report(command: Report) -> None:
     check_places([scan, mesh_path, field_path], [output])
     made, field = files.read_mesh(mesh_path), load_shape(field_path)
     cloud = load_fitted(scan, field)
-    write_report(output, run, cloud, made, field, run_of(field, command.run_dir).losses())
+    losses = run_of(field, command.run_dir).losses()
+    losses = {step: terms for step, terms in losses.items() if step <= field.about.get("steps", step)}
+    write_report(output, run, cloud, made, field, losses)
     say(f"page: {output}")
 
 

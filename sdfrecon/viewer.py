@@ -128,7 +128,7 @@ class LiveViewer(Viewer):
     def __call__(self, step: int, terms: dict[str, float], field: Field) -> bool:
         """Shows the field as it is, if that is due and will not cost too much. True once the button was pressed."""
         start = time.monotonic()
-        self._losses.append((step, sum(terms.values())))
+        self._losses = [noted for noted in self._losses if noted[0] < step] + [(step, sum(terms.values()))]
         if not hasattr(self, "_field"):
             self._start = self._last = start
             self.show_slices(field)
@@ -148,6 +148,7 @@ class LiveViewer(Viewer):
             self.show_slices(field)
         self._losses = [(step, sum(terms.values())) for step, terms in losses.items()]
         self._show_losses()
+        self._moved = True  # the slice is of some steps before
 
     def _show(self, field: Field) -> None:
         with suppress(InputError):  # there is no surface yet

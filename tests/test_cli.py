@@ -235,7 +235,7 @@ def test_a_live_view_watches_and_stays(
 
     monkeypatch.setattr("sdfrecon.viewer.LiveViewer", Recorder)
     run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--view", "--host", "::1", "--port", "99",
-        *FAST)  # fmt: skip
+        "--quiet", *FAST)  # fmt: skip
     assert seen == [12_593, "::1", 99, 50, 100, 150, True, [50, 100, 150], "waited"]
     assert "look at it while it fits: nowhere" in capsys.readouterr().out
 
@@ -276,6 +276,14 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_name_of_the_package_is_there() -> None:
     for name in sdfrecon.__all__:
         assert getattr(sdfrecon, name), name
+
+
+def test_the_demo_refuses_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--steps must be at least 1" in refused(capsys, "demo", "--output", tmp_path / "new", "--steps", "0")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "motorcycle.glb").mkdir()
+    assert "motorcycle.glb" in refused(capsys, "demo", "--output", tmp_path, "--steps", "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["motorcycle.glb"]
 
 
 def test_the_demo_needs_no_file(tmp_path: Path) -> None:

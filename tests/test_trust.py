@@ -20,7 +20,7 @@ from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
 from sdfrecon.memory import free_memory
-from sdfrecon.reconstruction import PRESETS, reconstruct
+from sdfrecon.reconstruction import PRESETS, reconstruct, run_of
 from sdfrecon.run_dir import RunDir
 from sdfrecon.shapes import RING_AND_BALL
 from sdfrecon.siren import Siren, SirenConfig
@@ -380,6 +380,7 @@ def test_steps_are_those_done_also_where_losses_of_more_were_noted(tmp_path: Pat
     checkpoint.unlink()
     result = reconstruct(scan, config, run_dir=tmp_path, watch=lambda step, *_: step == 100)
     assert result.field.about["steps"] == 100
+    assert list(result.losses) == list(run_of(result.field, tmp_path).losses()) == [50, 100]
 
 
 def test_a_killed_runs_folder_is_free_again(tmp_path: Path) -> None:
