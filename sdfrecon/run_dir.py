@@ -28,14 +28,16 @@ class RunDir:
         """Those noted before, of an interrupted run too, without those of steps that were taken back."""
         if not self._losses.exists():
             return {}
-        found: Losses = {}
+        found: list[tuple[int, dict[str, float]]] = []
         for line in self._losses.read_text().splitlines():
             try:
                 step, terms = json.loads(line)
             except ValueError:
                 continue  # a line that a kill cut short
-            found = {before: noted for before, noted in found.items() if before < step} | {step: terms}
-        return found
+            while found and found[-1][0] >= step:
+                found.pop()
+            found.append((step, terms))
+        return dict(found)
 
     def note(self, step: int, terms: dict[str, float]) -> None:
         """Adds a line to the losses. Raises InputError where it cannot be written."""
