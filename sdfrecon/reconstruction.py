@@ -27,7 +27,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import Problem, SurfaceConfig, paper_surface, surface
-from sdfrecon.run_dir import Losses, RunDir
+from sdfrecon.run_dir import Losses, RunDir, keep
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
@@ -177,9 +177,8 @@ def reconstruct(
 
     def note_losses(step: int, terms: dict[str, float]) -> bool:
         nonlocal done
-        for undone in [later for later in losses if later > step]:
-            del losses[undone]
-        losses[step], done = terms, step
+        keep(losses, step, terms)
+        done = step
         if run is not None:
             run.note(step, terms)
         return bool(watch and watch(step, terms, field))

@@ -28,16 +28,14 @@ class RunDir:
         """Those noted before, of an interrupted run too, without those of steps that were taken back."""
         if not self._losses.exists():
             return {}
-        found: list[tuple[int, dict[str, float]]] = []
+        found: Losses = {}
         for line in self._losses.read_text().splitlines():
             try:
                 step, terms = json.loads(line)
             except ValueError:
                 continue  # a line that a kill cut short
-            while found and found[-1][0] >= step:
-                found.pop()
-            found.append((step, terms))
-        return dict(found)
+            keep(found, step, terms)
+        return found
 
     def note(self, step: int, terms: dict[str, float]) -> None:
         """Adds a line to the losses. Raises InputError where it cannot be written."""
@@ -73,6 +71,13 @@ class RunDir:
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
+
+
+def keep(losses: Losses, step: int, terms: dict[str, float]) -> None:
+    """Adds those of a step to what was noted of steps before; what was of later ones was taken back."""
+    while losses and next(reversed(losses)) >= step:
+        losses.popitem()
+    losses[step] = terms
 
 
 def check_folder(path: Path) -> None:

@@ -19,7 +19,7 @@ from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
-from sdfrecon.run_dir import Losses
+from sdfrecon.run_dir import Losses, keep
 
 SHARE, EVERY = 0.08, 2.0
 """The live view takes at most this share of the fit's time, or one look, and shows the surface so often, seconds."""
@@ -115,7 +115,7 @@ class LiveViewer(Viewer):
         self.show_cloud(cloud)
         self.stopped = False
         self._status = self.server.gui.add_markdown("starting")
-        self._losses: list[tuple[int, float]] = []
+        self._losses: Losses = {}
         button = self.server.gui.add_button("stop here and mesh")
 
         @button.on_click
@@ -128,7 +128,7 @@ class LiveViewer(Viewer):
     def __call__(self, step: int, terms: dict[str, float], field: Field) -> bool:
         """Shows the field as it is, if that is due and will not cost too much. True once the button was pressed."""
         start = time.monotonic()
-        self._losses = [noted for noted in self._losses if noted[0] < step] + [(step, sum(terms.values()))]
+        keep(self._losses, step, terms)
         if not hasattr(self, "_field"):
             self._start = self._last = start
             self.show_slices(field)
@@ -146,7 +146,7 @@ class LiveViewer(Viewer):
         self.show_mesh(mesh)
         if not hasattr(self, "_field"):  # all of it was over before
             self.show_slices(field)
-        self._losses = [(step, sum(terms.values())) for step, terms in losses.items()]
+        self._losses = losses
         self._show_losses()
         self._moved = True  # the slice is of some steps before
 
@@ -158,8 +158,8 @@ class LiveViewer(Viewer):
 
     def _show_losses(self) -> None:
         if self._losses:
-            step, loss = self._losses[-1]
-            self._status.content = f"step {step:,}, loss {loss:.4g}"
+            step, terms = next(reversed(self._losses.items()))
+            self._status.content = f"step {step:,}, loss {sum(terms.values()):.4g}"
             self._plot.figure = curve(self._losses)
 
 
@@ -189,11 +189,11 @@ def painted(distance: Floats) -> Any:
     return (255 * colors).astype(np.uint8)
 
 
-def curve(losses: list[tuple[int, float]]) -> Any:
+def curve(losses: Losses) -> Any:
     """The loss over the steps."""
     import plotly.graph_objects as go
 
-    figure = go.Figure(go.Scatter(x=[step for step, _ in losses], y=[loss for _, loss in losses]))
+    figure = go.Figure(go.Scatter(x=list(losses), y=[sum(terms.values()) for terms in losses.values()]))
     figure.update_layout(xaxis_title="step", yaxis_title="loss", yaxis_type="log",
                          margin={"l": 40, "r": 10, "t": 10, "b": 40})  # fmt: skip
     return figure

@@ -60,7 +60,7 @@ def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
     field = Field(Siren(3, 1, SirenConfig(16), None), frame, {})
     for step in (50, 100, 150, 100):  # it went back
         live(step, {"a": float(step)}, field)
-    assert live._losses == [(50, 50.0), (100, 100.0)]
+    assert list(live._losses.items()) == [(50, {"a": 50.0}), (100, {"a": 100.0})]
     del live._field
     live.show_result(Mesh(ball[:3], np.array([[0, 1, 2]])), field, {50: {"a": 2.0, "b": 1.0}, 100: {"a": 1.0}})
     assert live._field is field
