@@ -31,7 +31,8 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.metrics import compare, nearest
 from sdfrecon.pictures import write_image
-from sdfrecon.reconstruction import PRESETS, seconds_per_step
+from sdfrecon.presets import PRESETS
+from sdfrecon.reconstruction import seconds_per_step
 from sdfrecon.render import render
 
 

@@ -25,7 +25,7 @@ import tyro
 from machine import ROOT, heading, timed
 from tyro.conf import Positional
 
-from sdfrecon import reconstruction, tape
+from sdfrecon import presets, reconstruction, tape
 from sdfrecon.cli import SPINS
 from sdfrecon.device import CUBLAS, allowed, exact_products, faster_in_bfloat16
 from sdfrecon.field import Field
@@ -329,7 +329,7 @@ def live_table(args: Args) -> None:
 
 def one_fit(preset: str, how: str) -> dict[str, float]:
     """Seconds of the fit of the shipped scan."""
-    cloud, config = read_cloud(ROOT / "data" / "ring_and_ball.ply"), reconstruction.preset(preset)
+    cloud, config = read_cloud(ROOT / "data" / "ring_and_ball.ply"), presets.preset(preset)
     watch = None
     if how == "watched":
         from sdfrecon.viewer import LiveViewer

@@ -13,8 +13,8 @@ from sdfrecon.files import read_cloud, write_mesh
 from sdfrecon.finishing import finish
 from sdfrecon.fit import fit
 from sdfrecon.frame import Frame
+from sdfrecon.presets import PRESETS, suited
 from sdfrecon.problems import surface
-from sdfrecon.reconstruction import PRESETS, suited
 from sdfrecon.siren import Siren
 
 scan_path, mesh_path = sys.argv[1:]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sdfrecon.imagefield import ImageField as ImageField
     from sdfrecon.metrics import Comparison as Comparison
     from sdfrecon.metrics import compare as compare
-    from sdfrecon.reconstruction import PRESETS as PRESETS
-    from sdfrecon.reconstruction import ReconstructConfig as ReconstructConfig
+    from sdfrecon.presets import PRESETS as PRESETS
+    from sdfrecon.presets import ReconstructConfig as ReconstructConfig
     from sdfrecon.reconstruction import Reconstruction as Reconstruction
     from sdfrecon.reconstruction import reconstruct as reconstruct
 
@@ -49,7 +49,7 @@ _HOMES = {
     "Mesh": "geometry",
     "PointCloud": "geometry",
     "compare": "metrics",
-    "PRESETS": "reconstruction",
+    "PRESETS": "presets",
     "reconstruct": "reconstruction",
 }
 __all__ = [*_HOMES, "__version__"]

@@ -35,7 +35,8 @@ from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
-    from sdfrecon.reconstruction import ReconstructConfig, Reconstruction
+    from sdfrecon.presets import ReconstructConfig
+    from sdfrecon.reconstruction import Reconstruction
     from sdfrecon.viewer import LiveViewer
 
 Tell = Callable[[str], None]
@@ -123,7 +124,7 @@ def reconstruct(command: Reconstruct) -> None:
 
 def _config(command: Reconstruct) -> ReconstructConfig:
     from sdfrecon.device import pick_device, seeded
-    from sdfrecon.reconstruction import preset
+    from sdfrecon.presets import preset
 
     seeded(command.seed, pick_device(command.device))
     if command.view:
@@ -202,7 +203,8 @@ def demo(command: Demo) -> None:
     from sdfrecon import fieldfiles, files
     from sdfrecon.demo import motorcycle
     from sdfrecon.pictures import write_image
-    from sdfrecon.reconstruction import preset, run_of
+    from sdfrecon.presets import preset
+    from sdfrecon.reconstruction import run_of
     from sdfrecon.render import render
 
     config = preset("draft")
@@ -231,7 +233,8 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     from sdfrecon.frame import Frame
     from sdfrecon.memory import A_POINT, check_memory, meshing_memory
     from sdfrecon.noise import apart
-    from sdfrecon.reconstruction import seconds_per_step, sized
+    from sdfrecon.presets import sized
+    from sdfrecon.reconstruction import seconds_per_step
 
     memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
     check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)

@@ -37,7 +37,8 @@ def info(command: Info) -> None:
     from sdfrecon import fieldfiles
     from sdfrecon.cleaning import distinct
     from sdfrecon.device import pick_device
-    from sdfrecon.reconstruction import PRESETS, seconds_per_step, sized
+    from sdfrecon.presets import PRESETS, sized
+    from sdfrecon.reconstruction import seconds_per_step
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":

@@ -19,7 +19,8 @@ from test_cli import FAST, run
 
 from sdfrecon import files
 from sdfrecon.frame import Frame
-from sdfrecon.reconstruction import PRESETS, reconstruct
+from sdfrecon.presets import PRESETS
+from sdfrecon.reconstruction import reconstruct
 from sdfrecon.viewer import LiveViewer
 
 FLAGS = [

@@ -8,8 +8,8 @@ import pytest
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, PointCloud, unit_vectors
 from sdfrecon.noise import evened, spacing_and_noise
+from sdfrecon.presets import PRESETS, ReconstructConfig, sized, suited
 from sdfrecon.problems import SurfaceConfig
-from sdfrecon.reconstruction import PRESETS, ReconstructConfig, sized, suited
 
 
 def places(count: int, seed: int = 3) -> Floats:

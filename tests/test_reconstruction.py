@@ -16,19 +16,9 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.metrics import nearest, sample_surface
+from sdfrecon.presets import PRESETS, ReconstructConfig, sized, suited
 from sdfrecon.problems import Problem, SurfaceConfig, surface
-from sdfrecon.reconstruction import (
-    PRESETS,
-    ReconstructConfig,
-    Reconstruction,
-    describe,
-    reconstruct,
-    run_key,
-    run_of,
-    seconds_per_step,
-    sized,
-    suited,
-)
+from sdfrecon.reconstruction import Reconstruction, describe, reconstruct, run_key, run_of, seconds_per_step
 from sdfrecon.run_dir import RunDir
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 from sdfrecon.siren import Siren, SirenConfig

@@ -20,7 +20,8 @@ from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
 from sdfrecon.memory import free_memory
-from sdfrecon.reconstruction import PRESETS, reconstruct, run_of
+from sdfrecon.presets import PRESETS
+from sdfrecon.reconstruction import reconstruct, run_of
 from sdfrecon.run_dir import RunDir
 from sdfrecon.shapes import RING_AND_BALL
 from sdfrecon.siren import Siren, SirenConfig

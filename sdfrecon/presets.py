@@ -1,0 +1,149 @@
+"""What decides a fit: its configuration, the presets, and what a scan makes of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from numbers import Integral
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from sdfrecon.fit import FitConfig
+from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.noise import evened, spacing_and_noise
+from sdfrecon.problems import SurfaceConfig
+from sdfrecon.siren import SirenConfig
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Everything that decides the result, but the scan.
+
+    The network's size, its batches, the normals' weight, the points' at last and what is drawn between them are the
+    most there may be: few points, and noisy ones, get less (`suited`). Raises InputError for a resolution, a margin or
+    a trim that cannot be.
+    """
+
+    siren: SirenConfig = field(default_factory=SirenConfig)
+    dense_omega_0: float = 60.0
+    """To which the first layer's frequency may be raised where points are dense."""
+    surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
+    """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
+    dense_steps: int | None = None
+    """Steps of the fit where points are many: more pay there. None has `fit`'s everywhere."""
+    resolution: int = 256
+    """Cells along the box's edge when the surface is turned into triangles."""
+    margin: float = 0.1
+    """Room around the scan, as a share of half its longest side."""
+    trim: float | None = None
+    """Cut what lies farther than this from all points, back to half of it, in the scan's units; None decides by the
+    scan, 0 never cuts."""
+    seed: int = 0
+    """Of every random draw."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.resolution, Integral) and self.resolution >= 2):
+            raise InputError(f"the resolution must be a whole number of cells, at least 2; got {self.resolution}")
+        for name, value in (("margin", self.margin), ("trim", 0 if self.trim is None else self.trim)):
+            if value is None or not 0 <= value < np.inf:
+                raise InputError(f"the {name} must be 0 or more; got {value}")
+
+
+# Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width). A network
+# that can hold the detail learns it sooner from the normals; a small one would lose sight of the whole over it.
+_WEIGHTS = SurfaceConfig(on_surface=2048, normal=3000.0, normal_noise=3.0)
+_STANDARD = ReconstructConfig(
+    SirenConfig(width=256, hidden_layers=3),
+    surface=_WEIGHTS,
+    fit=FitConfig(steps=1000, muon_learning_rate=1.3e-3, decay=1.5, bfloat16=True),
+    dense_steps=2000,
+    resolution=448,
+)
+PRESETS = {
+    "draft": ReconstructConfig(),
+    "standard": _STANDARD,
+    "fine": replace(
+        _STANDARD,
+        surface=replace(_WEIGHTS, between=True),
+        fit=replace(_STANDARD.fit, steps=2000),
+        dense_steps=6000,
+        resolution=512,
+    ),
+    "paper": ReconstructConfig(
+        SirenConfig(256, hidden_layers=3, hidden_omega_0=30.0),
+        surface=None,
+        fit=FitConfig(10_000, learning_rate=1e-4, muon_learning_rate=None, warmup=0, final_rate=1.0, clip=1.0),
+    ),
+}
+WAVE = 10.5
+"""Length of a wave of the first layer's frequency, in distances to the eighth neighbour (of lines, of an even part)."""
+CALM, FOLLOWED = 0.16, 0.0025
+"""Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
+larger of the two on the points weigh less: the surface runs between them."""
+CLEAR = 0.07
+"""Noise, in distances to the eighth neighbour, up to which points between neighbours tell more of the surface."""
+WIDTH, LEAST_WIDTH = 8.75, 128
+"""Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
+MANY = 60_000
+"""Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
+PLENTY = 300_000
+"""Points from which on those between them are not drawn: `fine` comes to each point some forty times at most."""
+LEAST_BATCH = 256
+
+
+def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
+    """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
+
+    Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
+    the noise: a surface through all of them would be the noise. So do normals. Between points, none are drawn where
+    there is any noise to speak of.
+    """
+    config = sized(config, len(unit))
+    if config.surface is None:
+        return config
+    tree = cKDTree(unit.points)
+    spacing, noise, normal_noise = spacing_and_noise(unit, tree)
+    even = evened(unit, tree)
+    apart = spacing if even is unit else spacing_and_noise(even)[0]
+    omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
+    weights, calm = config.surface, max(CALM * spacing, FOLLOWED)
+    if noise > calm:
+        weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
+        weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
+    if noise > CLEAR * spacing:
+        weights = replace(weights, between=False)
+    off = math.degrees(normal_noise)
+    if off > weights.normal_noise:
+        weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))
+    return replace(config, siren=replace(config.siren, first_omega_0=omega), surface=weights)
+
+
+def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
+    """The configuration for so many points: what few can tell, a smaller network and smaller batches hold as well."""
+    if config.surface is None:
+        return config
+    net, weights, batch = config.siren, config.surface, max(LEAST_BATCH, points // 4)
+    width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
+    layers, normal, off = net.hidden_layers, weights.normal, weights.normal_noise
+    steps = config.dense_steps or config.fit.steps
+    if points < MANY:
+        layers, steps = min(layers, 2), config.fit.steps
+        normal, off = min(normal, SurfaceConfig.normal), max(off, SurfaceConfig.normal_noise)
+    between = weights.between and MANY <= points < PLENTY
+    return replace(
+        config,
+        siren=replace(net, width=min(net.width, width), hidden_layers=layers),
+        surface=replace(
+            weights, on_surface=min(weights.on_surface, batch), between=between, normal=normal, normal_noise=off
+        ),
+        fit=replace(config.fit, steps=steps),
+    )
+
+
+def preset(name: str) -> ReconstructConfig:
+    """The configuration called `name`. Raises InputError for a name that is not in PRESETS."""
+    if name not in PRESETS:
+        raise InputError(f"expected one of the presets {', '.join(PRESETS)}; got {name!r}")
+    return PRESETS[name]
