@@ -39,7 +39,7 @@ _HOMES = {
     "ImageField": "imagefield",
     "Comparison": "metrics",
     "Reconstruction": "reconstruction",
-    "ReconstructConfig": "reconstruction",
+    "ReconstructConfig": "presets",
     "load_field": "fieldfiles",
     "read_cloud": "files",
     "read_mesh": "files",

@@ -53,11 +53,6 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     keep(np.asarray(cloud.normals.any(axis=1)), "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
     _enough(cloud, notes)
-    if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
-        raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
-    spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
-    if not spread[1] > 1e-9 * spread[0]:
-        raise InputError("expected points of a surface; got points on a line: check the columns of the file")
     cloud = replace(cloud, normals=unit_vectors(cloud.normals))
     around = neighbours(cloud)
     lost = strays(cloud, around)
@@ -70,6 +65,9 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
                 f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
             )
         keep(~far, "they are far from all others")
+    spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
+    if not spread[1] > 1e-9 * spread[0]:
+        raise InputError("expected points of a surface; got points on a line: check the columns of the file")
     if (seam := at_a_seam(around, lost)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
@@ -109,7 +107,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
         raise InputError(f"a viewpoint is three finite numbers; got {np.ravel(viewpoint)}")
     cloud = distinct(replace(cloud, normals=None))
     _enough(cloud)
-    even, center = evened(cloud), cloud.points.mean(axis=0)
+    even, center = evened(cloud), np.median(cloud.points, axis=0)
     local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
     pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(PLANE))
@@ -257,6 +255,13 @@ def _far(points: Floats) -> NDArray[np.bool_]:
     return part != np.bincount(part).argmax()
 
 
+def together(points: Floats) -> Floats:
+    """Points (n, 3), but for those far from the rest that `clean` drops."""
+    while 0 < (far := _far(points)).sum() <= STRAY_SHARE * len(points):
+        points = points[~far]
+    return points
+
+
 def _box(points: Floats, room: float) -> str:
     """What `--box` takes to keep points (n, 3), and around them `room`, a share of their extent."""
     low, high = points.min(axis=0), points.max(axis=0)
@@ -276,11 +281,14 @@ def check_normals(cloud: PointCloud) -> None:
 
 
 def _enough(cloud: PointCloud, notes: Sequence[str] = ()) -> None:
+    """Raises InputError where a cloud has too few points, or coordinates that cannot be computed with."""
     if len(cloud) < LEAST_POINTS:
         lost = "".join(f", {note}" for note in notes)
         raise InputError(
             f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}{lost}: check the file"
         )
+    if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
+        raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
 
 
 def distinct(cloud: PointCloud) -> PointCloud:

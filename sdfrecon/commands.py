@@ -31,7 +31,7 @@ from sdfrecon.console import (
     note,
     say,
 )
-from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.geometry import InputError, PointCloud, finite
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import fieldfiles, files
-    from sdfrecon.cleaning import check_normals
+    from sdfrecon.cleaning import check_normals, together
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import check_folder
 
@@ -70,7 +70,7 @@ def reconstruct(command: Reconstruct) -> None:
         tell(line)
     if not command.estimate_normals:
         check_normals(cloud)
-    files.check_precision(output, cloud.points)
+    files.check_precision(output, together(cloud.points[finite(cloud.points)]))
     tell(f"{scan}: {describe(cloud)}")
     _announce(cloud, config, command, tell)
     if command.estimate_normals:
@@ -152,9 +152,9 @@ def _config(command: Reconstruct) -> ReconstructConfig:
 def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
-    from sdfrecon.finishing import finish
+    from sdfrecon.finishing import finish, missing
     from sdfrecon.memory import check_memory, meshing_memory
-    from sdfrecon.noise import apart
+    from sdfrecon.noise import apart, evened
 
     streamed = command.output == files.STREAM
     check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
@@ -174,14 +174,14 @@ def mesh(command: MeshCommand) -> None:
     check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
-        check_coarser(command.trim, apart(cloud))
-    made = field.mesh(resolution, command.level)
+        check_coarser(command.trim, apart(evened(cloud)))
+    shown = made = field.mesh(resolution, command.level)
     if cloud is not None:
-        made, notes = finish(made, cloud, trim, field.frame)
-        for line in notes:
+        shown, notes = finish(made, cloud, trim, field.frame)
+        for line in notes if command.level else (*notes, *missing(made, field, cloud, resolution)):
             note(line)
-    files.write_mesh(command.output, made)
-    say(f"mesh: {command.output} ({len(made.faces):,} triangles, {closed(made)})", to=beside(command.output))
+    files.write_mesh(command.output, shown)
+    say(f"mesh: {command.output} ({len(shown.faces):,} triangles, {closed(shown)})", to=beside(command.output))
 
 
 def query(command: Query) -> None:
@@ -228,19 +228,20 @@ def demo(command: Demo) -> None:
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
     """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.cleaning import distinct
+    from sdfrecon.cleaning import distinct, together
     from sdfrecon.device import pick_device
     from sdfrecon.frame import Frame
     from sdfrecon.memory import A_POINT, check_memory, meshing_memory
-    from sdfrecon.noise import apart
+    from sdfrecon.noise import apart, evened
     from sdfrecon.presets import sized
     from sdfrecon.reconstruction import seconds_per_step
 
     memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
     check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
     if command.trim or not command.quiet:
-        where, used = pick_device(command.device), distinct(PointCloud(cloud.points))
-        gap, suited = apart(used), sized(config, len(used))
+        where = pick_device(command.device)
+        used = PointCloud(together(distinct(PointCloud(cloud.points)).points))
+        gap, suited = apart(evened(used)), sized(config, len(used))
         if not command.quiet:
             net, steps = suited.siren, suited.fit.steps
             cell = Frame.around(used, config.margin).cell(config.resolution)

@@ -189,8 +189,11 @@ def check_place(path: Path) -> None:
         return
     try:
         place = path.resolve()
-    except RuntimeError:
-        raise InputError(f"cannot write {path}: it is a link to itself: choose another name") from None
+        endless = place.is_symlink()
+    except RuntimeError:  # before Python 3.13
+        endless = True
+    if endless:
+        raise InputError(f"cannot write {path}: it is a link to itself: choose another name")
     if not place.parent.is_dir():
         raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
     if not may_write(place.parent):

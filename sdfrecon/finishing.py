@@ -160,11 +160,18 @@ def _usual(even: cKDTree, diagonal: float) -> float:
     return max(2 * float(np.quantile(spacing, 0.9)), 0.005 * diagonal)
 
 
-def missing(mesh: Mesh, field: Field, cloud: PointCloud, cell: float) -> float:
-    """The share of the points beside which the mesh is not where the field has its surface."""
-    some = cloud.thinned(SOME).points
+def missing(mesh: Mesh, field: Field, cloud: PointCloud, resolution: int) -> list[str]:
+    """A warning, where beside some of the points the mesh, as it was extracted, is not where the field has its surface.
+
+    What is thinner than a cell can lie between the places where the field was asked for.
+    """
+    some, cell = cloud.thinned(SOME).points, field.frame.cell(resolution)
     away = cKDTree(mesh.vertices).query(some, workers=-1)[0]
-    return float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
+    lost = float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
+    if lost <= WORTH_SAYING:
+        return []
+    thin = f"is it thinner than {cell:.3g}? raise --resolution"
+    return [f"warning: {lost:.1%} of the points have no surface near: {thin}"]
 
 
 def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:

@@ -20,7 +20,7 @@ from sdfrecon import fieldfiles
 from sdfrecon.device import exact_products, faster_in_bfloat16, learning
 from sdfrecon.geometry import InputError
 from sdfrecon.jet import Jet
-from sdfrecon.optimiser import Optimiser
+from sdfrecon.optimiser import MOMENTUM, Optimiser
 from sdfrecon.problems import Problem
 from sdfrecon.recording import captured
 from sdfrecon.sampling import Attributes
@@ -53,6 +53,8 @@ class FitConfig:
     """Adam's step (Kingma and Ba 2015)."""
     muon_learning_rate: float | None = 1.7e-3
     """Muon's step for the hidden layers' matrices (Jordan et al. 2024); None gives them to Adam too."""
+    muon_momentum: float = MOMENTUM
+    """Muon's momentum at first, from which it grows evenly to the usual: less is calmer while steps are large."""
     warmup: int = 50
     """Steps over which the learning rates rise from zero."""
     final_rate: float = 0.0
@@ -72,6 +74,10 @@ class FitConfig:
         """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
         decay = (0.5 * (1 + math.cos(math.pi * step / self.steps))) ** self.decay
         return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final_rate + (1 - self.final_rate) * decay)
+
+    def momentum(self, step: int) -> float:
+        """Muon's momentum at a step."""
+        return self.muon_momentum + (MOMENTUM - self.muon_momentum) * step / self.steps
 
 
 class Interrupted(KeyboardInterrupt):
@@ -117,17 +123,17 @@ def fit(
     optimiser = Optimiser(field, config.learning_rate, config.muon_learning_rate, rounded)
     tape = Tape(field, config.bfloat16 and rounded)
     planned = _schedule(problem, config)
-    schedule, weights = planned.to(field.weights[0].device), planned[:, 1:].sum(dim=1).tolist()
+    schedule, weights = planned.to(field.weights[0].device), planned[:, 2:].sum(dim=1).tolist()
 
     def take() -> tuple[Tensor, int]:
         optimiser.zero_grad()
         samples, now = draw(problem, generator), schedule[optimiser.state["step"]][0]
-        terms = now[1:] * residuals(problem, samples, tape.jet)
+        terms = now[2:] * residuals(problem, samples, tape.jet)
         terms.sum().backward()
         tape.backward()
         if config.clip is not None:
             torch.nn.utils.clip_grad_norm_(field.parameters(), config.clip)
-        optimiser.step(now[0])
+        optimiser.step(now[0], now[1])
         return terms.detach(), sum(len(points) for points, _ in samples.values())
 
     if field.weights[0].is_cuda:
@@ -205,8 +211,12 @@ def fit(
 
 
 def _schedule(problem: Problem, config: FitConfig) -> Tensor:
-    """(steps, 1 + constraints): what each step multiplies the learning rates and the constraints' means by."""
-    factors = [config.rate, *(lambda step, c=c: c.weight_at(step / config.steps) for c in problem.constraints)]
+    """(steps, 2 + constraints): each step's factor of the learning rates, Muon's momentum, and constraints' weights."""
+    factors = [
+        config.rate,
+        config.momentum,
+        *(lambda step, c=c: c.weight_at(step / config.steps) for c in problem.constraints),
+    ]
     return torch.stack([torch.tensor([factor(step) for step in range(config.steps)]) for factor in factors], dim=1)
 
 

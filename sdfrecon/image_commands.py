@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 A_PIXEL = 53
 """Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
+SOLVED = 2500
+"""Bytes that a pixel takes in the classical solution where the pixels around are held, of some million of them."""
 RENDERED = 24
 """Bytes that a rendered pixel takes for each of its two coordinates and of its colours."""
 
@@ -113,12 +116,16 @@ def poisson(command: ImagePoisson) -> None:
     from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import align, alignment, border, differences, minus_divergence, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
+    from sdfrecon.memory import check_free
     from sdfrecon.pictures import derived, write_image, write_panels
 
     field_path, figure = _beside(command.output)
     _places([command.image], [field_path], [command.output, figure])
     image = _image(command.image, command.size)
     height, width = image.shape[:2]
+    free = command.source == "gradient" and not command.border
+    if not free:
+        check_free(f"{width:,} x {height:,} pixels solved at once", SOLVED * width * height, "lower --size")
     given, config = (from_gradient, DERIVED) if command.source == "gradient" else (from_laplacian, BENT)
     known = given(image) | (from_border(image) if command.border else {})
     field, how = _solve(image, _asked(config, command), command, **known), "as it is"
@@ -130,7 +137,7 @@ def poisson(command: ImagePoisson) -> None:
     result, gradient, bend = field.levels()
     write_image(command.output, result)
     curved = minus_divergence(differences(image))
-    if command.source == "gradient" and not command.border:
+    if free:
         classical = solve_free(curved)
     else:
         around = image if command.border else np.full_like(image, GREY)
@@ -185,6 +192,7 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels, rivals
     from sdfrecon.pictures import derived, write_curves, write_panels
+    from sdfrecon.run_dir import Losses, keep
 
     _folder([command.image], command.output, ["figure.png", "curves.png", "psnr.json"])
     image = _image(command.image, command.size)
@@ -192,18 +200,13 @@ def activations(command: ImageActivations) -> None:
     columns, curves, figures = [derived("original", image)], {}, {}
     ours = _asked(fitted(*image.shape[:2]), command)
     for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
-        steps: list[float] = []
-        ratios: list[float] = []
-
-        def watch(step: int, terms: dict[str, float], steps: list[float] = steps, ratios: list[float] = ratios) -> None:
-            steps.append(step)
-            ratios.append(-10 * np.log10(sum(terms.values()) / 4))  # colours are twice as far apart as 0 and 1
-
-        field = _solve(image, replace(ours, siren=siren), command, watch, name, **from_pixels(image))
+        losses: Losses = {}
+        field = _solve(image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image))
         value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}
         columns.append(derived(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
-        curves[name] = steps, ratios
+        # Colours are twice as far apart as 0 and 1.
+        curves[name] = list(losses), [-10 * np.log10(sum(terms.values()) / 4) for terms in losses.values()]
         _tell(command, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters")
     write_panels(command.output / "figure.png", list(zip(*columns, strict=True)))
     write_curves(command.output / "curves.png", curves, "steps", "PSNR of a batch, dB")

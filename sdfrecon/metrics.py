@@ -53,7 +53,7 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     if isinstance(reference, Mesh):
         reference = reference.keep_faces(np.ones(len(reference.faces), bool))
     for what in (mesh, reference):
-        empty = not (what.areas.sum() > 0 if isinstance(what, Mesh) else len(what))
+        empty = not (0 < what.areas.sum() < np.inf if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:
             raise InputError("comparing needs a mesh with an area, and a reference that is one or has several points")
     rng = np.random.default_rng(seed)
@@ -101,7 +101,7 @@ def nearest(points: Floats, target: Mesh | PointCloud) -> tuple[Floats, Floats |
     """(n,) exact distances from points (n, 3) to a mesh's triangles or a cloud's points, and (n, 3) normals there."""
     if isinstance(target, PointCloud):
         distance, index = cKDTree(target.points).query(points, workers=-1)
-        return distance, None if target.normals is None else unit_vectors(target.normals[index])
+        return distance, None if target.normals is None else target.normals[index]
     # Embree works in single precision: around the mesh's centre and in its size, its errors are far below a sample's.
     center, scale = target.vertices.mean(axis=0), target.diagonal
     hit = _scene(target, center, scale).compute_closest_points(((points - center) / scale).astype(np.float32))

@@ -52,12 +52,15 @@ class Optimiser:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, factor: float | Tensor) -> None:
-        """One step, with both learning rates times `factor`, and times what the state says after a failure."""
+    def step(self, factor: float | Tensor, momentum: float | Tensor = MOMENTUM) -> None:
+        """One step, with both learning rates times `factor`, and times what the state says after a failure.
+
+        momentum: Muon's.
+        """
         factor = factor * self.state["slowed"]
         self._adam(factor * self.learning_rate)
         if self.hidden:
-            self._muon(factor * self.muon_learning_rate)
+            self._muon(factor * self.muon_learning_rate, momentum)
 
     def _adam(self, rate: Tensor) -> None:
         mean, square = self.state["mean"], self.state["square"]
@@ -70,10 +73,10 @@ class Optimiser:
         parts = zip(move.split([p.numel() for p in self.rest]), self.rest, strict=True)
         torch._foreach_sub_(self.rest, [part.view_as(parameter) for part, parameter in parts])
 
-    def _muon(self, rate: Tensor) -> None:
+    def _muon(self, rate: Tensor, momentum: float | Tensor) -> None:
         grad = torch.stack([_grad(p) for p in self.hidden])
-        momentum = self.state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        move = orthogonal(grad.lerp_(momentum, MOMENTUM), self.bfloat16).mul_(rate)
+        mean = self.state["momentum"].lerp_(grad, 1 - momentum)
+        move = orthogonal(grad.lerp_(mean, momentum), self.bfloat16).mul_(rate)
         torch._foreach_sub_(self.hidden, list(move))
 
 

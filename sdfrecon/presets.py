@@ -30,7 +30,9 @@ class ReconstructConfig:
     """To which the first layer's frequency may be raised where points are dense."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
     """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(decay=1.5, bfloat16=True))
+    fit: FitConfig = field(
+        default_factory=lambda: FitConfig(muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
+    )
     dense_steps: int | None = None
     """Steps of the fit where points are many: more pay there. None has `fit`'s everywhere."""
     resolution: int = 256
@@ -126,18 +128,16 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         return config
     net, weights, batch = config.siren, config.surface, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers, normal, off = net.hidden_layers, weights.normal, weights.normal_noise
-    steps = config.dense_steps or config.fit.steps
+    layers, steps = net.hidden_layers, config.dense_steps or config.fit.steps
     if points < MANY:
         layers, steps = min(layers, 2), config.fit.steps
-        normal, off = min(normal, SurfaceConfig.normal), max(off, SurfaceConfig.normal_noise)
+        normal, off = min(weights.normal, SurfaceConfig.normal), max(weights.normal_noise, SurfaceConfig.normal_noise)
+        weights = replace(weights, normal=normal, normal_noise=off)
     between = weights.between and MANY <= points < PLENTY
     return replace(
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
-        surface=replace(
-            weights, on_surface=min(weights.on_surface, batch), between=between, normal=normal, normal_noise=off
-        ),
+        surface=replace(weights, on_surface=min(weights.on_surface, batch), between=between),
         fit=replace(config.fit, steps=steps),
     )
 

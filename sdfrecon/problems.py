@@ -14,7 +14,7 @@ from torch import Tensor
 from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, PointCloud, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
 from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, moved, uniform_points
 
 NEIGHBOURS = 8
@@ -84,6 +84,11 @@ class SurfaceConfig:
     """Weight of the screened heat's energy, which keeps the surface small."""
     heat_absorption: float = 15.0
     """Its absorption lambda: the energy is felt within about 1 / lambda of the surface."""
+
+    def __post_init__(self) -> None:
+        for name in ("zero_level", "final_zero_level"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}, from or to which a weight grows, must be above 0; got {getattr(self, name)}")
 
 
 def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:

@@ -18,7 +18,7 @@ from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.device import learning, pick_device, seeded
 from sdfrecon.field import Field
-from sdfrecon.finishing import WORTH_SAYING, finish, missing
+from sdfrecon.finishing import finish, missing
 from sdfrecon.fit import CHECKPOINT_FORMAT, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Mesh, PointCloud
@@ -111,13 +111,8 @@ def reconstruct(
             note(f"the fit was ended after {done:,} of {config.fit.steps:,} steps")
         made = field.mesh(config.resolution)
         mesh, finishing_notes = finish(made, cloud, config.trim, frame)
-    for line in finishing_notes:
+    for line in (*finishing_notes, *missing(made, field, cloud, config.resolution)):
         note(line)
-    cell = frame.cell(config.resolution)
-    if (lost := missing(made, field, cloud, cell)) > WORTH_SAYING:
-        note(
-            f"warning: {lost:.1%} of the points have no surface near: is it thinner than {cell:.3g}? raise --resolution"
-        )
     if field.inside_out:
         doubt = "warning: " if mesh.is_watertight else ""
         note(f"{doubt}all around the scan is inside, as in a room: an object needs --flip-normals")

@@ -46,7 +46,7 @@ class Viewer:
         import viser
 
         try:  # viser waits for ever where it cannot listen
-            socket.create_server((host, 0)).close()
+            socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
             with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
                 self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
         except (OSError, UnicodeError) as error:  # a host that is no name
@@ -57,7 +57,7 @@ class Viewer:
         self.server.scene.set_up_direction("+z")
         self.server.initial_camera.position = (2.0, -2.4, 1.6)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
-        self.address = f"http://{host}:{self.server.get_port()}"
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.server.get_port()}"
 
     def show_cloud(self, cloud: PointCloud) -> None:
         """Points, in their colours."""

@@ -210,7 +210,12 @@ def test_estimated_normals_look_at_the_nearest_viewpoint(tmp_path: Path, capsys:
     run("mesh", tmp_path / "f.safetensors", "--scan", tmp_path / "slab.xyz", "--output", tmp_path / "again.ply",
         "--device", "cpu")  # fmt: skip
     assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "slab_mesh.ply").read_bytes()
-    assert "other points" not in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "other points" not in told
+    assert "no surface near" not in told
+    run("mesh", tmp_path / "f.safetensors", "--scan", tmp_path / "slab.xyz", "--output", tmp_path / "again.ply",
+        "--resolution", "8")  # fmt: skip
+    assert "of the points have no surface near" in capsys.readouterr().err
 
 
 def test_a_live_view_watches_and_stays(

@@ -246,6 +246,8 @@ TABLE = np.hstack([POINTS, NORMALS, COLORS])
         ("scan.csv", [6, 7, 8, 0, 1, 2, 3, 4, 5],
          {"delimiter": ",", "header": "red,green,blue,x,y,z,nx,ny,nz", "comments": ""}, True, True),
         ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": '"Z","Y","X"', "comments": ""}, False, False),
+        ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": "z,y,x"}, False, False),
+        ("scan.txt", [6, 0, 1, 2], {"header": "id x y z"}, False, False),
         ("scan.pts", [0, 1, 2], {"header": "40", "comments": ""}, False, False),
         ("scan.pwn", range(6), {}, True, False),
         ("scan.asc", [3, 4, 5, 0, 1, 2, 6, 7, 8], {"header": "Nx Ny Nz X Y Z R G B", "comments": "//"}, True, True),

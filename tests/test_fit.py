@@ -2,6 +2,7 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,17 +74,19 @@ def test_training_200_is_training_100_and_resuming_100(
 
 
 def test_every_step_has_its_rate_and_no_larger_gradient_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    factors, norms, step = list[float](), list[Tensor](), Optimiser.step
+    factors, momenta, norms, step = list[float](), list[float](), list[Tensor](), Optimiser.step
 
-    def watched(self: Optimiser, factor: Tensor) -> None:
+    def watched(self: Optimiser, factor: Tensor, momentum: Tensor) -> None:
         factors.append(float(factor))
+        momenta.append(float(momentum))
         norms.append(torch.stack([p.grad.norm() for p in (*self.rest, *self.hidden) if p.grad is not None]).norm())
-        step(self, factor)
+        step(self, factor, momentum)
 
     monkeypatch.setattr(Optimiser, "step", watched)
-    config = FitConfig(70, clip=1e-3, decay=2.0)
+    config = FitConfig(70, muon_momentum=0.88, clip=1e-3, decay=2.0)
     fit(PROBLEM, network(), config, generator())
     assert factors == pytest.approx([config.rate(step) for step in range(70)])
+    assert momenta == pytest.approx(np.linspace(0.88, 0.95, 71)[:70])
     torch.testing.assert_close(torch.stack(norms), torch.full((70,), 1e-3))
 
 

@@ -132,9 +132,12 @@ def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
     run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST, "--quiet")
     shown = ("render", tmp_path / "a.safetensors", "--size", "400", "100", "--output", tmp_path / "a.png")
     assert "400 x 100 pixels need about 0.0 GB of memory" in refused(capsys, "image", *shown)
-    output = ("--output", tmp_path / "a.png", *FAST[:-2])
-    assert "324 pixels at once need" in refused(capsys, "image", "poisson", picture, "--from", "laplacian", *output)
+    output, bent = ("--output", tmp_path / "a.png", *FAST[:-2]), ("poisson", picture, "--from", "laplacian")
+    for how in (bent, ("poisson", picture, "--border")):
+        assert "20 x 20 pixels solved at once need about 0.0 GB" in refused(capsys, "image", *how, *output)
     assert "give a smaller --mask" in refused(capsys, "image", "blend", picture, "camera", *output)
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1e6)
+    assert "324 pixels at once need" in refused(capsys, "image", *bent, *output)
 
 
 @pytest.mark.parametrize("mode", ["import", "mixed", "mean"])

@@ -330,6 +330,10 @@ def test_no_command_needs_the_network(tmp_path: Path, ring_and_ball: Path) -> No
         ("info", field),
         ("image", "fit", "camera", "--output", picture, *few),
         ("image", "render", picture, "--output", tmp_path / "rendered.png"),
+        ("image", "derivatives", picture, "--output", tmp_path / "derived"),
+        ("image", "poisson", "camera", "--output", tmp_path / "rebuilt.png", *few),
+        ("image", "blend", "camera", "coffee", "--output", tmp_path / "blended.png", *few),
+        ("demo", "--output", tmp_path / "demo", "--steps", "5"),
     ]
     lines = ["|".join(map(str, call)) for call in calls]
     subprocess.run([sys.executable, "-c", code, *lines], check=True, capture_output=True)
