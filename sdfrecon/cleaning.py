@@ -117,7 +117,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
         seen = views[cKDTree(views).query(local, workers=-1)[1]] - local
         normals = np.where((normals * seen).sum(axis=1, keepdims=True) < 0, -normals, normals)
     else:
-        spread = np.linalg.svd(local, compute_uv=False)
+        spread = np.linalg.svd(together(local), compute_uv=False)
         if spread[2] < 1e-7 * spread[0]:
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
         few = np.sort(np.random.default_rng(0).permutation(len(local))[:ORIENTED])

@@ -100,6 +100,14 @@ def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -
     assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
 
 
+def test_a_row_far_away_does_not_blur_the_normals_of_others() -> None:
+    shell = ball()
+    estimated = estimate_normals(PointCloud(np.append(shell.points, [[1e12, 0, 0]], axis=0)))
+    assert np.abs((estimated.normals[:-1] * shell.normals).sum(axis=1)).min() > 0.95
+    with pytest.raises(InputError, match="give the scan another unit"):
+        estimate_normals(PointCloud(shell.points * 1e200))
+
+
 def test_normals_that_a_file_has_do_not_touch_those_that_are_estimated() -> None:
     cloud = ball()
     alone = estimate_normals(PointCloud(cloud.points)).normals

@@ -136,8 +136,9 @@ def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
     for how in (bent, ("poisson", picture, "--border")):
         assert "20 x 20 pixels solved at once need about 0.0 GB" in refused(capsys, "image", *how, *output)
     assert "give a smaller --mask" in refused(capsys, "image", "blend", picture, "camera", *output)
-    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1e6)
-    assert "324 pixels at once need" in refused(capsys, "image", *bent, *output)
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1.5e6)
+    wide = ("--output", tmp_path / "a.png", "--width", "96")
+    assert "324 pixels at once need" in refused(capsys, "image", *bent, *wide)
 
 
 @pytest.mark.parametrize("mode", ["import", "mixed", "mean"])

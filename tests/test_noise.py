@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, PointCloud, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
 from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.presets import PRESETS, ReconstructConfig, sized, suited
 from sdfrecon.problems import SurfaceConfig
@@ -163,6 +163,12 @@ def test_noisy_normals_weigh_less_and_clean_ones_as_before(
     weight = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface.normal
     assert weight == pytest.approx(whole * min(1, (from_on / off) ** 2), rel=1e-3)
     assert (weight < whole) == (degrees > from_on)
+
+
+def test_weights_that_grow_by_factors_are_above_zero() -> None:
+    for name in ("zero_level", "final_zero_level"):
+        with pytest.raises(InputError, match=f"{name}, from or to which a weight grows, must be above 0; got 0"):
+            SurfaceConfig(**{name: 0})
 
 
 def test_the_papers_recipe_knows_nothing_of_it() -> None:

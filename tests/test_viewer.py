@@ -1,5 +1,7 @@
 """What is drawn in the browser, as numbers: that it is drawn is `test_browser`'s."""
 
+import socket
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -52,6 +54,16 @@ def test_the_live_view_looks_when_there_is_something_and_takes_its_share(monkeyp
     assert EVERY < looks[0] - begun < EVERY + 0.2, "the time before the fit does not count"
     assert np.diff(looks).min() > EVERY
     assert SHARE / 2 < 0.5 * len(looks) / 100 <= SHARE
+
+
+def test_an_address_of_the_sixth_version_is_one() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    live = LiveViewer(PointCloud(evenly_spread(9)), Frame((0, 0, 0), 1.0), "::1", 8135)
+    assert live.address == "http://[::1]:8135"
+    live.server.stop()
 
 
 def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
