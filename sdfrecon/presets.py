@@ -89,7 +89,10 @@ CLEAR = 0.07
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
-"""Points from which on more than two hidden layers pay, heavier normals and more steps: with few they cost a little."""
+"""Points from which on more than two hidden layers pay, heavier normals, more steps, and a calmer momentum with larger
+ones: with few these cost a little, most where parts are unseen."""
+FEW_RATE = 1.7e-3
+"""Muon's step, at most, with fewer."""
 PLENTY = 300_000
 """Points from which on those between them are not drawn: `fine` comes to each point some forty times at most."""
 LEAST_BATCH = 256
@@ -128,9 +131,14 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         return config
     net, weights, batch = config.siren, config.surface, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers, steps = net.hidden_layers, config.dense_steps or config.fit.steps
+    layers, fit = net.hidden_layers, replace(config.fit, steps=config.dense_steps or config.fit.steps)
     if points < MANY:
-        layers, steps = min(layers, 2), config.fit.steps
+        layers, rate = min(layers, 2), config.fit.muon_learning_rate
+        fit = replace(
+            config.fit,
+            muon_learning_rate=rate and min(rate, FEW_RATE),
+            muon_momentum=max(config.fit.muon_momentum, FitConfig.muon_momentum),
+        )
         normal, off = min(weights.normal, SurfaceConfig.normal), max(weights.normal_noise, SurfaceConfig.normal_noise)
         weights = replace(weights, normal=normal, normal_noise=off)
     between = weights.between and MANY <= points < PLENTY
@@ -138,7 +146,7 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         config,
         siren=replace(net, width=min(net.width, width), hidden_layers=layers),
         surface=replace(weights, on_surface=min(weights.on_surface, batch), between=between),
-        fit=replace(config.fit, steps=steps),
+        fit=fit,
     )
 
 
