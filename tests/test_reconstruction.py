@@ -93,9 +93,9 @@ def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -
     fine = sized(PRESETS["fine"], 50_000)
     assert (fine.siren, fine.surface, fine.fit) == (some.siren, some.surface, replace(some.fit, steps=2000))
     assert sized(PRESETS["fine"], 100_000).fit == replace(many.fit, steps=6000)
-    few, many = (sized(PRESETS["draft"], points).fit for points in (50_000, 100_000))
-    assert (few.muon_learning_rate, few.muon_momentum) == (1.7e-3, 0.95), "violent steps find the whole sooner"
-    assert (many.muon_learning_rate, many.muon_momentum) == (2.2e-3, 0.9)
+    violent, calm = (sized(PRESETS["draft"], points).fit for points in (50_000, 100_000))
+    assert (violent.muon_learning_rate, violent.muon_momentum) == (1.7e-3, 0.95), "these find the whole sooner"
+    assert (calm.muon_learning_rate, calm.muon_momentum) == (2.2e-3, 0.9)
     adam = replace(PRESETS["draft"], fit=FitConfig(muon_learning_rate=None))
     assert sized(adam, 3000).fit == adam.fit
 
