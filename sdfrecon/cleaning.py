@@ -53,6 +53,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     keep(np.asarray(cloud.normals.any(axis=1)), "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
     _enough(cloud, notes)
+    computable(cloud.points)
     cloud = replace(cloud, normals=unit_vectors(cloud.normals))
     around = neighbours(cloud)
     lost = strays(cloud, around)
@@ -99,15 +100,18 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     outwards, which can fail on thin or torn scans, and is a guess where there is no outside. What is not finite, and
     copies of a point, are dropped.
 
-    Raises InputError where fewer than 10 points remain, where without a viewpoint all lie in one plane, and for a
-    viewpoint that is not finite.
+    Raises InputError where fewer than 10 points remain, where these cannot be computed with, where without a viewpoint
+    all lie in one plane, and for a viewpoint that is not finite.
     """
     o3d = open3d()
     if viewpoint is not None and not np.isfinite(viewpoint).all():
         raise InputError(f"a viewpoint is three finite numbers; got {np.ravel(viewpoint)}")
     cloud = distinct(replace(cloud, normals=None))
     _enough(cloud)
-    even, center = evened(cloud), np.median(cloud.points, axis=0)
+    computable(cloud.points)
+    even = evened(cloud)
+    most = together(even.points)
+    center = even.points[most].mean(axis=0)
     local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
     pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(PLANE))
@@ -117,14 +121,14 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
         seen = views[cKDTree(views).query(local, workers=-1)[1]] - local
         normals = np.where((normals * seen).sum(axis=1, keepdims=True) < 0, -normals, normals)
     else:
-        spread = np.linalg.svd(together(local), compute_uv=False)
+        spread = np.linalg.svd(local[most], compute_uv=False)
         if spread[2] < 1e-7 * spread[0]:
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
         few = np.sort(np.random.default_rng(0).permutation(len(local))[:ORIENTED])
         normals = np.asarray(pcd.normals)
         agreed = _agreeing(pcd.select_by_index(few))
         normals = agreed if len(few) == len(local) else normals * _sides(local, normals, local[few], agreed)[:, None]
-        normals = normals * (1 if (normals * local).sum() >= 0 else -1)
+        normals = normals * (1 if (normals * local)[most].sum() >= 0 else -1)
     if even is not cloud:
         normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]
     return replace(cloud, normals=normals)
@@ -244,22 +248,27 @@ def _far(points: Floats) -> NDArray[np.bool_]:
 
     These leave more than half of the way along the longest axis empty, and a quarter of it at once.
     """
-    extent = np.ptp(points, axis=0)
+    none = np.zeros(len(points), bool)
+    if len(points) <= 10 * SLABS or not 0 < (extent := np.ptp(points, axis=0)).max() < np.inf:
+        return none
     along = points[:, extent.argmax()]
     slab = ((along - along.min()) / extent.max() * SLABS).astype(int).clip(max=SLABS - 1)
     filled = np.unique(slab)
-    if len(filled) >= SLABS / 2 or len(points) <= 10 * SLABS:
-        return np.zeros(len(points), bool)
+    if len(filled) >= SLABS / 2:
+        return none
     last = filled[:-1][np.diff(filled) > SLABS / 4]
     part = np.searchsorted(last, slab)
     return part != np.bincount(part).argmax()
 
 
-def together(points: Floats) -> Floats:
-    """Points (n, 3), but for those far from the rest that `clean` drops."""
-    while 0 < (far := _far(points)).sum() <= STRAY_SHARE * len(points):
-        points = points[~far]
-    return points
+def together(points: Floats) -> NDArray[np.bool_]:
+    """(n,) true for all but the few points that are far from the rest, which `clean` drops."""
+    kept = np.arange(len(points))
+    while 0 < (far := _far(points[kept])).sum() <= STRAY_SHARE * len(kept):
+        kept = kept[~far]
+    mask = np.zeros(len(points), bool)
+    mask[kept] = True
+    return mask
 
 
 def _box(points: Floats, room: float) -> str:
@@ -281,13 +290,16 @@ def check_normals(cloud: PointCloud) -> None:
 
 
 def _enough(cloud: PointCloud, notes: Sequence[str] = ()) -> None:
-    """Raises InputError where a cloud has too few points, or coordinates that cannot be computed with."""
     if len(cloud) < LEAST_POINTS:
         lost = "".join(f", {note}" for note in notes)
         raise InputError(
             f"expected a scan of at least {LEAST_POINTS} different points; got {len(cloud)}{lost}: check the file"
         )
-    if not LEAST <= np.abs(cloud.points).max() <= 1 / LEAST:
+
+
+def computable(points: Floats) -> None:
+    """Raises InputError where points (n, 3), at least one, are too small or too large to be computed with."""
+    if not LEAST <= np.abs(points).max() <= 1 / LEAST:
         raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
 
 

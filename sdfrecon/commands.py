@@ -31,7 +31,7 @@ from sdfrecon.console import (
     note,
     say,
 )
-from sdfrecon.geometry import InputError, PointCloud, finite
+from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import fieldfiles, files
-    from sdfrecon.cleaning import check_normals, together
+    from sdfrecon.cleaning import check_normals, distinct, together
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import check_folder
 
@@ -70,9 +70,11 @@ def reconstruct(command: Reconstruct) -> None:
         tell(line)
     if not command.estimate_normals:
         check_normals(cloud)
-    files.check_precision(output, together(cloud.points[finite(cloud.points)]))
+    used = distinct(PointCloud(cloud.points))
+    used = used.select(together(used.points))
+    files.check_precision(output, used.points)
     tell(f"{scan}: {describe(cloud)}")
-    _announce(cloud, config, command, tell)
+    _announce(used, config, command, tell)
     if command.estimate_normals:
         from sdfrecon.cleaning import estimate_normals
 
@@ -174,7 +176,7 @@ def mesh(command: MeshCommand) -> None:
     check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
     if cloud is not None and command.trim:
-        check_coarser(command.trim, apart(evened(cloud)))
+        check_coarser(command.trim, apart(evened(PointCloud(cloud.points))))
     shown = made = field.mesh(resolution, command.level)
     if cloud is not None:
         shown, notes = finish(made, cloud, trim, field.frame)
@@ -227,8 +229,8 @@ def demo(command: Demo) -> None:
 
 
 def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct, tell: Tell) -> None:
-    """Says what it will take, and refuses what there is no memory for."""
-    from sdfrecon.cleaning import distinct, together
+    """Says what the usable points (no normals) will take, and refuses what there is no memory for."""
+    from sdfrecon.cleaning import computable
     from sdfrecon.device import pick_device
     from sdfrecon.frame import Frame
     from sdfrecon.memory import A_POINT, check_memory, meshing_memory
@@ -239,12 +241,12 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
     check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
     if command.trim or not command.quiet:
-        where = pick_device(command.device)
-        used = PointCloud(together(distinct(PointCloud(cloud.points)).points))
-        gap, suited = apart(evened(used)), sized(config, len(used))
+        if len(cloud):
+            computable(cloud.points)
+        where, gap, suited = pick_device(command.device), apart(evened(cloud)), sized(config, len(cloud))
         if not command.quiet:
             net, steps = suited.siren, suited.fit.steps
-            cell = Frame.around(used, config.margin).cell(config.resolution)
+            cell = Frame.around(cloud, config.margin).cell(config.resolution)
             tell(
                 f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
                 f"{where}, meshed over {config.resolution} cells of {cell:.3g}; points {gap:.3g} apart"

@@ -154,6 +154,7 @@ def blend(command: ImageBlend) -> None:
     from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import alpha, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
+    from sdfrecon.memory import check_free
     from sdfrecon.pictures import read_image, write_image, write_panels
 
     field_path, figure = _beside(command.output)
@@ -165,6 +166,9 @@ def blend(command: ImageBlend) -> None:
         mask = read_image(command.mask)
         wanted = rgb(mask).mean(axis=2) * alpha(mask) > 0.5
     task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode, shown)
+    if not task.inside.all():
+        pixels = int(task.inside.sum())
+        check_free(f"{pixels:,} pixels solved at once", SOLVED * pixels, "give a smaller --mask or source")
     field = _solve(task.target, _asked(BLENDED, command), command, **task.known)
     filled = field.render(*task.inside.shape)
     result = task.composite(filled)

@@ -29,16 +29,17 @@ def test_adam_is_pytorchs() -> None:
         torch.testing.assert_close(p, q)
 
 
-def test_muon_is_pytorchs_up_to_bfloat16() -> None:
+@pytest.mark.parametrize("momentum", [0.95, 0.8])
+def test_muon_is_pytorchs_up_to_bfloat16(momentum: float) -> None:
     ours, theirs = two_networks()
     start = [p.detach().clone() for p in ours.parameters()]
     hidden = list(theirs.weights)[1:-1]
     rest = [theirs.weights[0], theirs.weights[-1], *theirs.biases]
     optimiser = Optimiser(ours, 1e-2, 1e-2)
-    references = [torch.optim.Muon(hidden, 1e-2, weight_decay=0.0), torch.optim.Adam(rest, 1e-2)]
+    references = [torch.optim.Muon(hidden, 1e-2, momentum=momentum, weight_decay=0.0), torch.optim.Adam(rest, 1e-2)]
     for seed in range(5):
         push(ours, theirs, seed=seed)
-        optimiser.step(1.0)
+        optimiser.step(1.0, torch.tensor(momentum))
         for reference in references:
             reference.step()
     for p, q, s in zip(ours.parameters(), theirs.parameters(), start, strict=True):

@@ -64,6 +64,9 @@ def test_a_scan_that_cannot_be_used_gets_one_line(
 ) -> None:
     path = write(tmp_path / "scan.npz", *change(scan.points, scan.normals))
     assert message in refused(capsys, "reconstruct", path, *FAST, "--quiet")
+    with pytest.raises(SystemExit, match="2"):
+        run("reconstruct", path, *FAST)
+    assert capsys.readouterr().err.startswith("sdfrecon: error: ")
     assert [p.name for p in tmp_path.iterdir()] == ["scan.npz"]
 
 
@@ -332,8 +335,8 @@ def test_no_command_needs_the_network(tmp_path: Path, ring_and_ball: Path) -> No
         ("image", "render", picture, "--output", tmp_path / "rendered.png"),
         ("image", "derivatives", picture, "--output", tmp_path / "derived"),
         ("image", "poisson", "camera", "--output", tmp_path / "rebuilt.png", *few),
-        ("image", "blend", "camera", "coffee", "--output", tmp_path / "blended.png", *few),
-        ("demo", "--output", tmp_path / "demo", "--steps", "5"),
+        ("image", "blend", "camera", tmp_path / "rebuilt.png", "--output", tmp_path / "blended.png", *few[:-2]),
+        ("demo", "--output", tmp_path / "demo", "--steps", "60"),
     ]
     lines = ["|".join(map(str, call)) for call in calls]
     subprocess.run([sys.executable, "-c", code, *lines], check=True, capture_output=True)
