@@ -243,7 +243,8 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     if command.trim or not command.quiet:
         if len(cloud):
             computable(cloud.points)
-        where, gap, suited = pick_device(command.device), apart(evened(cloud)), sized(config, len(cloud))
+        where, suited = pick_device(command.device), sized(config, len(cloud))
+        gap = apart(evened(cloud) if command.trim else cloud)
         if not command.quiet:
             net, steps = suited.siren, suited.fit.steps
             cell = Frame.around(cloud, config.margin).cell(config.resolution)
