@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sdfrecon.cleaning import estimate_normals as estimate_normals
     from sdfrecon.field import Field as Field
     from sdfrecon.fieldfiles import load_field as load_field
     from sdfrecon.fieldfiles import save_field as save_field
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from sdfrecon.imagefield import ImageField as ImageField
     from sdfrecon.metrics import Comparison as Comparison
     from sdfrecon.metrics import compare as compare
+    from sdfrecon.normals import estimate_normals as estimate_normals
     from sdfrecon.presets import PRESETS as PRESETS
     from sdfrecon.presets import ReconstructConfig as ReconstructConfig
     from sdfrecon.reconstruction import Reconstruction as Reconstruction
     from sdfrecon.reconstruction import reconstruct as reconstruct
 
 _HOMES = {
-    "estimate_normals": "cleaning",
+    "estimate_normals": "normals",
     "Field": "field",
     "Diverged": "fit",
     "Interrupted": "fit",

@@ -76,7 +76,7 @@ def reconstruct(command: Reconstruct) -> None:
     tell(f"{scan}: {describe(cloud)}")
     _announce(used, config, command, tell)
     if command.estimate_normals:
-        from sdfrecon.cleaning import estimate_normals
+        from sdfrecon.normals import estimate_normals
 
         side = "outwards: terrain and rooms need --viewpoint X Y Z, a place that sees the surface"
         tell(f"estimating normals, {'towards the viewpoint' if command.viewpoint else side}")

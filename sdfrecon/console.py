@@ -102,7 +102,8 @@ def load_shape(path: Path, device: str = "auto") -> Field:
 
 def load_fitted(path: Path, field: Field) -> PointCloud:
     """A scan as it was fitted: what `clean` keeps, with its normals estimated again where they were before."""
-    from sdfrecon.cleaning import clean, estimate_normals
+    from sdfrecon.cleaning import clean
+    from sdfrecon.normals import estimate_normals
     from sdfrecon.reconstruction import digest
 
     estimated = field.about.get("estimated_normals")

@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sdfrecon.cleaning import Neighbours, at_a_seam, clean, estimate_normals, neighbours, strays, together
+from sdfrecon.cleaning import Neighbours, at_a_seam, clean, neighbours, strays, together
 from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.normals import estimate_normals
 from sdfrecon.shapes import evenly_spread, random_rotation
 
 
@@ -122,7 +123,7 @@ def test_many_points_agree_with_the_nearest_of_fewer(monkeypatch: pytest.MonkeyP
     face = rng.choice(3, len(box), p=[0.2, 0.2, 0.6])
     true = np.eye(3)[face] * rng.choice([-1, 1], (len(box), 1))
     box[np.arange(len(box)), face] = (true * half).sum(axis=1)
-    monkeypatch.setattr("sdfrecon.cleaning.ORIENTED", 3000)
+    monkeypatch.setattr("sdfrecon.normals.ORIENTED", 3000)
     normals = estimate_normals(PointCloud(box)).normals
     assert ((normals * true).sum(axis=1) > 0).mean() > 0.995
 
