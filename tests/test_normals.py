@@ -1,0 +1,69 @@
+"""Normals from points alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_cleaning import ball
+
+from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.normals import estimate_normals
+from sdfrecon.shapes import random_rotation
+
+
+def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -> None:
+    cloud = ball()
+    estimated = estimate_normals(PointCloud(cloud.points + [4e6, 5e6, 100.0]))
+    assert (estimated.normals * cloud.normals).sum(axis=1).min() > 0.95
+
+
+def test_a_row_far_away_does_not_blur_the_normals_of_others() -> None:
+    shell = ball()
+    for sky in ([[1e12, 0, 0]], 1e4 * np.random.default_rng(0).normal(size=(15, 3)) + [1e5, 0, 0]):
+        estimated = estimate_normals(PointCloud(np.append(shell.points, sky, axis=0)))
+        assert (estimated.normals[: len(shell)] * shell.normals).sum(axis=1).min() > 0.95
+    with pytest.raises(InputError, match="give the scan another unit"):
+        estimate_normals(PointCloud(shell.points * 1e200))
+
+
+def test_normals_that_a_file_has_do_not_touch_those_that_are_estimated() -> None:
+    cloud = ball()
+    alone = estimate_normals(PointCloud(cloud.points)).normals
+    for normals in (100 * cloud.normals, np.where(np.arange(2000)[:, None] % 7, cloud.normals, np.nan)):
+        np.testing.assert_array_equal(estimate_normals(replace(cloud, normals=normals)).normals, alone)
+
+
+def test_many_points_agree_with_the_nearest_of_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, half = np.random.default_rng(0), np.array([1, 1, 0.3])
+    box = rng.uniform(-1, 1, (30_000, 3)) * half
+    face = rng.choice(3, len(box), p=[0.2, 0.2, 0.6])
+    true = np.eye(3)[face] * rng.choice([-1, 1], (len(box), 1))
+    box[np.arange(len(box)), face] = (true * half).sum(axis=1)
+    monkeypatch.setattr("sdfrecon.normals.ORIENTED", 3000)
+    normals = estimate_normals(PointCloud(box)).normals
+    assert ((normals * true).sum(axis=1) > 0).mean() > 0.995
+
+
+def test_normals_of_points_on_lines_are_the_surfaces() -> None:
+    rng = np.random.default_rng(0)
+    height, turn = rng.choice(np.linspace(-2, 2, 61), 40_000), rng.uniform(0, 2 * np.pi, 40_000)
+    outwards = np.column_stack([np.cos(turn), np.sin(turn), np.zeros(40_000)])
+    points = outwards * (1 - height**2 / 5)[:, None] + height[:, None] * [0, 0, 1] + rng.normal(0, 1e-3, (40_000, 3))
+    true = outwards + 2 / 5 * height[:, None] * [0, 0, 1]
+    normals = estimate_normals(PointCloud(points)).normals
+    cosines = (normals * true).sum(axis=1) / np.linalg.norm(true, axis=1)
+    assert cosines.min() > 0.3, "none looks inwards"
+    assert (cosines > 0.9).mean() > 0.95, "all but the two lines with nothing beyond"
+
+
+def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
+    grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0), [0.0]), -1).reshape(-1, 3)
+    tilted = grid[:300] @ random_rotation(np.random.default_rng(0))
+    for flat in (grid, tilted):
+        with pytest.raises(InputError, match="flat, which has no outside: pass --viewpoint"):
+            estimate_normals(PointCloud(flat))
+    for height in (30.0, -30.0):
+        estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
+        np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)
+    both = estimate_normals(PointCloud(grid), viewpoint=[(2, 10, 5), (17, 10, -5)])
+    np.testing.assert_allclose(both.normals[:, 2], np.where(grid[:, 0] < 9.5, 1, -1), atol=1e-6)
