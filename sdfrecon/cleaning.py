@@ -54,13 +54,12 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     lost = strays(cloud, around)
     keep(~lost, "they are no part of the surface that their neighbours show")
     enough(cloud, notes)
-    while (far := _far(cloud.points)).any():
-        if far.mean() > STRAY_SHARE:
-            raise InputError(
-                f"expected one scan; got parts far apart, {1 - far.mean():.0%} of the points in the largest: "
-                f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
-            )
-        keep(~far, "they are far from all others")
+    keep(together(cloud.points), "they are far from all others")
+    if (far := _far(cloud.points)).any():
+        raise InputError(
+            f"expected one scan; got parts far apart, {1 - far.mean():.0%} of the points in the largest: "
+            f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
+        )
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
     if not spread[1] > 1e-9 * spread[0]:
         raise InputError("expected points of a surface; got points on a line: check the columns of the file")
@@ -185,7 +184,7 @@ def _far(points: Floats) -> NDArray[np.bool_]:
 
 
 def together(points: Floats) -> NDArray[np.bool_]:
-    """(n,) true for all but the few points that are far from the rest, which `clean` drops."""
+    """(n,) true for all but the points that are far from the rest, a hundredth of them or less at a time."""
     kept = np.arange(len(points))
     while 0 < (far := _far(points[kept])).sum() <= STRAY_SHARE * len(kept):
         kept = kept[~far]
