@@ -81,11 +81,10 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour (of lines, of an even part)."""
-CALM, FOLLOWED = 0.16, 0.0025
-"""Noise, in distances to the eighth neighbour and in unit coordinates, that the network evens out by itself. From the
-larger of the two on the points weigh less: the surface runs between them."""
-CLEAR = 0.07
-"""Noise, in distances to the eighth neighbour, up to which points between neighbours tell more of the surface."""
+CALM = 0.07
+"""Noise, in distances to the eighth neighbour, up to which points are exact, and those between neighbours tell more."""
+FOLLOWED = 0.0025
+"""Noise, in unit coordinates, up to which the surface can go through the points: the network evens it out by itself."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -101,9 +100,10 @@ LEAST_BATCH = 256
 def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
-    Points do not tell more than a wave as long as WAVE. Where they are noisy, they weigh less at last, by the square of
-    the noise: a surface through all of them would be the noise. So do normals. Between points, none are drawn where
-    there is any noise to speak of.
+    Points do not tell more than a wave as long as WAVE. Where they are noisy, a surface through all of them would be
+    the noise: what counts is the distance from them, and it weighs the more, the more they are and the less noisy, by
+    the square root of both. Noisy normals weigh less, by the square. Between points, none are drawn where there is any
+    noise to speak of.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -113,12 +113,12 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
     omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
-    weights, calm = config.surface, max(CALM * spacing, FOLLOWED)
-    if noise > calm:
-        weight = max(weights.zero_level, round(weights.final_zero_level * (calm / noise) ** 2, 0))
-        weights = replace(weights, final_zero_level=min(weights.final_zero_level, weight))
-    if noise > CLEAR * spacing:
+    weights = config.surface
+    if noise > CALM * spacing:
         weights = replace(weights, between=False)
+        if noise > FOLLOWED:
+            last = min(weights.final_zero_level, round(math.sqrt(len(unit) / noise), 0))
+            weights = replace(weights, noisy=True, zero_level=min(weights.zero_level, last), final_zero_level=last)
     off = math.degrees(normal_noise)
     if off > weights.normal_noise:
         weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))

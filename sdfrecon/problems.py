@@ -65,7 +65,9 @@ class SurfaceConfig:
     zero_level: float = 1500.0
     """Weight of passing through the points, at first."""
     final_zero_level: float = 15000.0
-    """Weight of passing through the points, at last, where they are not noisy."""
+    """Weight of passing through the points, at last."""
+    noisy: bool = False
+    """Whether the points are, so that the surface cannot pass through all of them: what weighs is the distance."""
     normal: float = 2000.0
     """Weight of the normals, where they are not noisy."""
     normal_noise: float = 8.0
@@ -109,6 +111,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
     box = uniform_points(config.pool, 3, generator)
     # Far from the surface some of the samples say as much as all, and finding the nearest is many times faster.
     some = cloud.select(torch.randperm(len(cloud), generator=generator, device=device)[:FEW].cpu().numpy())
+    through = c.first_order_distance if config.noisy else c.zero_level
     return Problem(
         {
             "surface": Pool(
@@ -118,7 +121,7 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
             "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points, leafsize=LEAF), SURE), config.in_box),
         },
         [
-            Constraint("zero level", "surface", config.zero_level, c.zero_level, config.final_zero_level),
+            Constraint("zero level", "surface", config.zero_level, through, config.final_zero_level),
             Constraint("normal", "surface", config.normal, c.normal_alignment),
             *(Constraint("eikonal", where, config.eikonal, c.eikonal) for where in ("surface", "near", "box")),
             *(Constraint("sign", where, config.sign, c.right_sign) for where in ("near", "box")),

@@ -28,6 +28,7 @@ TRUTH = {
 def test_an_exact_distance_meets_every_constraint() -> None:
     for residual, points in (
         (c.zero_level, ON_IT),
+        (c.first_order_distance, ON_IT),
         (c.normal_alignment, ON_IT),
         (c.eikonal, SOMEWHERE),
         (c.right_sign, SOMEWHERE),
@@ -43,6 +44,9 @@ def test_each_constraint_measures_what_it_names() -> None:
     torch.testing.assert_close(c.within_reach(TRUTH, steep), steep.value[:, 0].abs() - TRUTH["reach"])
     torch.testing.assert_close(c.normal_alignment(TRUTH, ball(ON_IT, sign=-1.0)), torch.full((100,), 2.0))
     torch.testing.assert_close(c.zero_level({}, steep), steep.value[:, 0].abs())
+    torch.testing.assert_close(c.first_order_distance({}, steep), ball(SOMEWHERE).value[:, 0].abs())
+    flat = ball(SOMEWHERE, stretch=c.FLAT / 3)
+    torch.testing.assert_close(c.first_order_distance({}, flat), ball(SOMEWHERE).value[:, 0].abs() / 3)
 
 
 def test_the_far_distance_is_the_one_to_the_nearest_sample_and_only_there() -> None:

@@ -25,9 +25,8 @@ def paraboloid(noise: float, plane: Floats | None = None) -> PointCloud:
     return PointCloud(points + np.random.default_rng(4).normal(0, noise, (len(plane), 1)) * normals, normals)
 
 
-def final_weight(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> float:
-    surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
-    return surface.final_zero_level
+def weights(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> SurfaceConfig:
+    return suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
 
 
 def test_spacing_is_the_radius_that_holds_the_neighbours() -> None:
@@ -94,7 +93,7 @@ def test_a_thin_sheet_is_not_noisy() -> None:
     top, bottom = paraboloid(0.0), paraboloid(0.0, places(20_000, seed=5))
     below = bottom.points - [0, 0, 0.5 * spacing_and_noise(top)[0]]
     sheet = PointCloud(np.concatenate([top.points, below]), np.concatenate([top.normals, -bottom.normals]))
-    assert final_weight(sheet) == SurfaceConfig.final_zero_level
+    assert not weights(sheet).noisy
 
 
 def test_distances_grow_with_the_units_and_stay_far_from_the_origin() -> None:
@@ -112,21 +111,23 @@ def test_few_points_have_no_noise() -> None:
 
 
 def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
-    last = SurfaceConfig.final_zero_level
-    assert final_weight(paraboloid(0.0)) == final_weight(paraboloid(0.002)) == last
-    assert last > final_weight(paraboloid(0.01)) > final_weight(paraboloid(0.02)) > SurfaceConfig.zero_level
-    heavy, light = SurfaceConfig(zero_level=5000.0), SurfaceConfig(final_zero_level=1000.0)
-    assert final_weight(paraboloid(0.02), replace(PRESETS["draft"], surface=heavy)) == 5000.0, "never below the first"
-    assert final_weight(paraboloid(0.02), replace(PRESETS["draft"], surface=light)) == 1000.0, (
-        "never above what is asked"
-    )
+    for exact in (paraboloid(0.0), paraboloid(0.002), paraboloid(0.0, places(3000))):
+        assert weights(exact) == sized(PRESETS["draft"], len(exact)).surface
+    for noise, count in ((0.01, 20_000), (0.02, 20_000), (0.01, 3000)):
+        unit = Frame.around(cloud := paraboloid(noise, places(count)), 0.1).to_unit(cloud)
+        noisy = weights(cloud)
+        assert noisy.noisy
+        assert noisy.final_zero_level == pytest.approx((count / spacing_and_noise(unit)[1]) ** 0.5, abs=0.5)
+        assert noisy.zero_level == min(SurfaceConfig.zero_level, noisy.final_zero_level), "never above the last"
+    light = replace(PRESETS["draft"], surface=SurfaceConfig(final_zero_level=1000.0))
+    assert weights(paraboloid(0.01), light).final_zero_level == 1000.0, "never above what is asked"
 
 
 def test_noise_too_fine_to_follow_does_not_count() -> None:
     dense = paraboloid(0.002, places(200_000))
     spacing, noise, _ = spacing_and_noise(dense)
     assert noise > 0.18 * spacing, "more than would count if it were coarser"
-    assert final_weight(dense) == SurfaceConfig.final_zero_level
+    assert not weights(dense).noisy
 
 
 def turned(cloud: PointCloud, degrees: float) -> PointCloud:
@@ -160,7 +161,7 @@ def test_noisy_normals_weigh_less_and_clean_ones_as_before(
     cloud = turned(paraboloid(0.0, places(count)), degrees)
     off = np.degrees(spacing_and_noise(cloud)[2])
     whole = sized(PRESETS[name], count).surface.normal
-    weight = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS[name]).surface.normal
+    weight = weights(cloud, PRESETS[name]).normal
     assert weight == pytest.approx(whole * min(1, (from_on / off) ** 2), rel=1e-3)
     assert (weight < whole) == (degrees > from_on)
 

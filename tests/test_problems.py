@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial import cKDTree
 
+from sdfrecon.constraints import first_order_distance
 from sdfrecon.fit import draw, residuals
 from sdfrecon.geometry import PointCloud
 from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
@@ -60,7 +63,11 @@ def test_our_loss_is_these_terms() -> None:
     config = SurfaceConfig(
         zero_level=1, final_zero_level=2, normal=3, eikonal=4, sign=5, reach=6, far=7, heat=8, pool=1000
     )
-    terms = surface(BALL, config, torch.Generator().manual_seed(0)).constraints
+    terms, between = (
+        surface(BALL, replace(config, noisy=noisy), torch.Generator().manual_seed(0)).constraints
+        for noisy in (False, True)
+    )
+    assert between[0].residual is first_order_distance
     assert [(t.domain, t.weight, t.final_weight, t.residual.__qualname__.partition(".")[0]) for t in terms] == [
         ("surface", 1, 2, "zero_level"),
         ("surface", 3, None, "normal_alignment"),
