@@ -26,7 +26,9 @@ def paraboloid(noise: float, plane: Floats | None = None) -> PointCloud:
 
 
 def weights(cloud: PointCloud, config: ReconstructConfig = PRESETS["draft"]) -> SurfaceConfig:
-    return suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
+    surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), config).surface
+    assert surface is not None
+    return surface
 
 
 def test_spacing_is_the_radius_that_holds_the_neighbours() -> None:
