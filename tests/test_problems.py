@@ -6,7 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from sdfrecon.constraints import first_order_distance
-from sdfrecon.fit import draw, residuals
+from sdfrecon.fit import FitConfig, draw, fit, residuals
 from sdfrecon.geometry import PointCloud
 from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
 from sdfrecon.sampling import Pool
@@ -77,6 +77,20 @@ def test_our_loss_is_these_terms() -> None:
         ("box", 7, None, "far_distance"),
         ("box", 8, None, "heat"),
     ]
+
+
+def test_noisy_points_do_not_flatten_the_field() -> None:
+    ball = 0.6 * evenly_spread(2000)
+    cloud = PointCloud(ball * (1 + RNG.normal(0, 0.03, (2000, 1))), ball / 0.6)
+
+    def slope(noisy: bool) -> float:
+        generator = torch.Generator().manual_seed(0)
+        problem = surface(cloud, SurfaceConfig(on_surface=512, pool=5000, noisy=noisy), generator)
+        net = fit(problem, Siren(3, 1, SirenConfig(64, 2), generator), FitConfig(200), generator)
+        return float(net.jet(torch.tensor(ball, dtype=torch.float32)).slope.detach().median())
+
+    assert slope(noisy=False) < 0.5
+    assert 0.75 < slope(noisy=True) < 1.25
 
 
 def test_the_papers_loss_is_its_formula() -> None:
