@@ -19,7 +19,7 @@ from sdfrecon.sampling import Attributes
 Residual = Callable[[Attributes, Jet], Tensor]
 RAMP = (0.3, 0.9)
 FLAT = 0.3
-"""The least slope that a distance is told from: a field that is flatter has none to tell."""
+"""The least slope that a distance is told from: one near 0 would make it anything."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def first_order_distance(_: Attributes, jet: Jet) -> Tensor:
 
     Where the surface cannot pass through all points, since they are noisy, |f| is least for a flat field.
     """
-    return zero_level({}, jet) / jet.slope.squeeze(1).clamp(min=FLAT)
+    return jet.value.squeeze(1).abs() / jet.slope.squeeze(1).clamp(min=FLAT)
 
 
 def normal_alignment(known: Attributes, jet: Jet) -> Tensor:

@@ -20,21 +20,22 @@ from sdfrecon.siren import SirenConfig
 class ReconstructConfig:
     """Everything that decides the result, but the scan.
 
-    The network's size, its batches, the normals' weight, the points' at last and what is drawn between them are the
-    most there may be: few points, and noisy ones, get less (`suited`). Raises InputError for a resolution, a margin or
-    a trim that cannot be.
+    The network's size, its batches, Muon's step, the weights of points and normals and what is drawn between points are
+    the most there may be: few points, and noisy ones, get less; a first frequency, a momentum and the normals' noise
+    the least (`suited`). Raises InputError for a resolution, a margin or a trim that cannot be.
     """
 
     siren: SirenConfig = field(default_factory=SirenConfig)
     dense_omega_0: float = 60.0
     """To which the first layer's frequency may be raised where points are dense."""
     surface: SurfaceConfig | None = field(default_factory=SurfaceConfig)
-    """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here."""
+    """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here, whatever the
+    scan."""
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
     )
     dense_steps: int | None = None
-    """Steps of the fit where points are many: more pay there. None has `fit`'s everywhere."""
+    """Steps of the fit where points are many, in place of `fit`'s: more pay there. None has `fit`'s everywhere."""
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
@@ -81,10 +82,10 @@ PRESETS = {
 }
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour (of lines, of an even part)."""
-CALM = 0.07
-"""Noise, in distances to the eighth neighbour, up to which points are exact, and those between neighbours tell more."""
+CALM = 0.09
+"""Noise, in distances to the eighth neighbour, up to which it may be detail: clean points have some, too."""
 FOLLOWED = 0.0025
-"""Noise, in unit coordinates, up to which the surface can go through the points: the network evens it out by itself."""
+"""Noise, in unit coordinates, up to which the network evens it out by itself. Points with more than both are noisy."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -113,12 +114,13 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
     omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
-    weights = config.surface
-    if noise > CALM * spacing:
+    calm = noise <= CALM * spacing
+    weights = replace(config.surface, noisy=not calm and noise > FOLLOWED)
+    if not calm:
         weights = replace(weights, between=False)
-        if noise > FOLLOWED:
-            last = min(weights.final_zero_level, round(math.sqrt(len(unit) / noise), 0))
-            weights = replace(weights, noisy=True, zero_level=min(weights.zero_level, last), final_zero_level=last)
+    if weights.noisy:
+        last = min(weights.final_zero_level, round(math.sqrt(len(unit) / noise), 0))
+        weights = replace(weights, zero_level=min(weights.zero_level, last), final_zero_level=last)
     off = math.degrees(normal_noise)
     if off > weights.normal_noise:
         weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))

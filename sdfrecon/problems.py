@@ -63,11 +63,11 @@ class SurfaceConfig:
     near_spread: float = 4.0
     """How far points beside the scan stray, times the distance to the eighth neighbour there."""
     zero_level: float = 1500.0
-    """Weight of passing through the points, at first."""
+    """Weight of passing through the points, at first; of noisy ones at most that at last."""
     final_zero_level: float = 15000.0
-    """Weight of passing through the points, at last."""
+    """Weight of passing through the points, at last, where they are not noisy."""
     noisy: bool = False
-    """Whether the points are, so that the surface cannot pass through all of them: what weighs is the distance."""
+    """Whether the points are (`presets.suited` measures it): what weighs is the distance to the surface, not |f|."""
     normal: float = 2000.0
     """Weight of the normals, where they are not noisy."""
     normal_noise: float = 8.0
@@ -96,9 +96,10 @@ class SurfaceConfig:
 def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:
     """The signed distance of an oriented cloud (unit coordinates), on the generator's device.
 
-    Beside the terms of Sitzmann et al. 2020 (section 4.2), those from the nearest oriented samples (`sign_and_reach`)
-    and HotSpot's heat energy keep zero levels away from where there are no data, and make the field a distance far
-    from them. They replace the paper's exp(-100 |f|), which leaves phantom sheets.
+    Beside the terms of Sitzmann et al. 2020 (section 4.2), with Taubin's distance for |f| where points are noisy, those
+    from the nearest oriented samples (`sign_and_reach`) and HotSpot's heat energy keep zero levels away from where
+    there are no data, and make the field a distance far from them. They replace the paper's exp(-100 |f|), which leaves
+    phantom sheets.
     """
     device = generator.device
     tree = cKDTree(cloud.points)

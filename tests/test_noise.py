@@ -8,7 +8,7 @@ import pytest
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
 from sdfrecon.noise import evened, spacing_and_noise
-from sdfrecon.presets import PRESETS, ReconstructConfig, sized, suited
+from sdfrecon.presets import CALM, PRESETS, ReconstructConfig, sized, suited
 from sdfrecon.problems import SurfaceConfig
 
 
@@ -113,9 +113,9 @@ def test_few_points_have_no_noise() -> None:
 
 
 def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
-    for exact in (paraboloid(0.0), paraboloid(0.002), paraboloid(0.0, places(3000))):
+    for exact in (paraboloid(0.0), paraboloid(0.002), paraboloid(0.0, places(3000)), paraboloid(0.004, places(3000))):
         assert weights(exact) == sized(PRESETS["draft"], len(exact)).surface
-    for noise, count in ((0.01, 20_000), (0.02, 20_000), (0.01, 3000)):
+    for noise, count in ((0.01, 20_000), (0.02, 20_000), (0.01, 3000), (0.005, 100_000)):
         unit = Frame.around(cloud := paraboloid(noise, places(count)), 0.1).to_unit(cloud)
         noisy = weights(cloud)
         assert noisy.noisy
@@ -128,7 +128,7 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
 def test_noise_too_fine_to_follow_does_not_count() -> None:
     dense = paraboloid(0.002, places(200_000))
     spacing, noise, _ = spacing_and_noise(dense)
-    assert noise > 0.18 * spacing, "more than would count if it were coarser"
+    assert noise > CALM * spacing, "more than would count if it were coarser"
     assert not weights(dense).noisy
 
 
@@ -181,10 +181,7 @@ def test_the_papers_recipe_knows_nothing_of_it() -> None:
 
 def test_between_points_that_are_noisy_few_or_plenty_none_are_drawn() -> None:
     def between(noise: float, count: int) -> bool:
-        cloud = paraboloid(noise, places(count))
-        surface = suited(Frame.around(cloud, 0.1).to_unit(cloud), PRESETS["fine"]).surface
-        assert surface is not None
-        return surface.between
+        return weights(paraboloid(noise, places(count)), PRESETS["fine"]).between
 
     assert [between(noise, 80_000) for noise in (0.0, 0.0005, 0.0015)] == [True, True, False]
     assert [between(0.0, count) for count in (50_000, 350_000)] == [False, False]
