@@ -5,6 +5,7 @@ data folder where there is one, the other is scikit-image's own.
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -135,6 +136,8 @@ def blend(seed: int, device: str) -> Iterator[Row]:
     pairs: dict[str, Callable[[], Composition]] = {"astronaut's face into coffee": face_in_coffee}
     if (SHARED / "images" / "cheind_1_fg.jpg").exists():
         pairs["plane over hills"] = plane_over_hills
+    else:
+        print(f"without {SHARED / 'images'} the aeroplane is left out", file=sys.stderr)
     for name, pair in pairs.items():
         task = pair()
         field, seconds = timed(task.target, BLENDED, seed, device, **task.known)

@@ -148,8 +148,8 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     """Writes PLY, OBJ, STL, GLB or OFF by ending, with normals and colours where the format has them.
 
     PLY holds doubles where single precision would lose digits (georeferenced scans); GLB, whose format has none, gets
-    the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending or a place that
-    refuses it.
+    the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending, a place that
+    refuses it, or an STL whose single precision would move vertices visibly.
     """
     path = Path(path)
     check_mesh_ending(path)

@@ -51,7 +51,8 @@ class PointCloud:
     """Points of a surface, with what the scanner knew of each.
 
     points: (n, 3) float64, world units. normals: (n, 3) float64, pointing out of the object, or None.
-    colors: (n, 3) uint8 RGB, or None. Raises InputError where the shapes disagree.
+    colors: (n, 3) uint8 RGB, or None. Raises InputError where the shapes disagree, and for colours that are
+    not whole numbers from 0 to 255 (Open3D's are floats up to 1, trimesh's have a fourth column).
     """
 
     points: Floats
@@ -104,7 +105,8 @@ class Mesh:
 
     vertices: (v, 3) float64, world units. faces: (f, 3) int64 indices into vertices.
     normals: (v, 3) float64 unit vectors, or None. colors: (v, 3) uint8 RGB, or None.
-    Raises InputError where the shapes disagree or a face names a vertex that does not exist.
+    Raises InputError where the shapes disagree, a face names a vertex that does not exist, or colours are not whole
+    numbers from 0 to 255.
     """
 
     vertices: Floats

@@ -19,7 +19,7 @@ class Comparison:
 
     accuracy: mean distance mesh -> reference. completeness: mean distance reference -> mesh. chamfer: the mean of the
     two. hausdorff: the largest distance either way. percentile_99: the larger 99th percentile of the two ways.
-    f_score: {threshold: harmonic mean of the shares within it}, thresholds 0.1%, 0.5% and 1% of the diagonal.
+    f_score: the harmonic mean of the shares within "0.1%", "0.5%" and "1.0%" of the diagonal.
     normal_consistency: mean |cos| between the normals of a sample and of the nearest point, both ways, where the
     reference has a normal; None where it has none. All over area-uniform samples, or the points of a reference cloud.
     """

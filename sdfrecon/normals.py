@@ -29,11 +29,12 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     copies of a point, are dropped.
 
     Raises InputError where fewer than 10 points remain, where these cannot be computed with, where without a viewpoint
-    all lie in one plane, and for a viewpoint that is not finite.
+    all lie in one plane or cannot be made to agree, and for a viewpoint that is not three finite numbers.
     """
     o3d = open3d()
-    if viewpoint is not None and not np.isfinite(viewpoint).all():
-        raise InputError(f"a viewpoint is three finite numbers; got {np.ravel(viewpoint)}")
+    views = np.atleast_2d(np.asarray(() if viewpoint is None else viewpoint, np.float64))
+    if views.size and not (views.ndim == 2 and views.shape[1] == 3 and np.isfinite(views).all()):
+        raise InputError(f"a viewpoint is three finite numbers; got {np.squeeze(views)}")
     cloud = distinct(replace(cloud, normals=None))
     enough(cloud)
     computable(cloud.points)
@@ -43,9 +44,8 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     local = even.points - center
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(local))
     pcd.estimate_normals(o3d.geometry.KDTreeSearchParamKNN(PLANE))
-    if viewpoint is not None and np.size(viewpoint):
-        views = np.reshape(np.asarray(viewpoint, np.float64), (-1, 3)) - center
-        normals = np.asarray(pcd.normals)
+    if views.size:
+        normals, views = np.asarray(pcd.normals), views - center
         seen = views[cKDTree(views).query(local, workers=-1)[1]] - local
         normals = np.where((normals * seen).sum(axis=1, keepdims=True) < 0, -normals, normals)
     else:

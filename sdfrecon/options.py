@@ -44,7 +44,7 @@ class Reconstruct:
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
-    """Of the fit's random choices: the same seed gives the same mesh on the same machine."""
+    """Of the fit's random choices: on a CPU, with as many threads, the same seed gives the same mesh."""
     estimate_normals: bool = False
     """Estimate the normals from the points: for scans that have none, or wrong ones."""
     viewpoint: UseAppendAction[tuple[Place, ...]] = ()
@@ -61,9 +61,11 @@ class Reconstruct:
     scan units; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more than a quarter of the
     surface has no points near, it is cut there."""
     run_dir: Maybe[Path] = None
-    """Folder for checkpoints, kept after the run. If not given, one beside the mesh, removed at the end."""
+    """Folder for checkpoints, kept after the run. If not given, one beside the mesh (with --output -,
+    beside the scan), removed at the end."""
     report: bool = False
-    """Also write a page to look at, the mesh's name ending in .html: scan, mesh and error to turn, losses, slices."""
+    """Also write a page to look at, the mesh's name (with --output -, the scan's) ending in .html: scan, mesh
+    and error to turn, losses, slices."""
     view: bool = False
     """Serve a page of scan, surface, slices and loss while it fits, and after, until Ctrl-C; needs viser: pip install
     viser."""
@@ -74,12 +76,15 @@ class Reconstruct:
     max_memory: Maybe[float] = None
     """Refuse a run that needs more than this, in GB. If not given, more than is free."""
     quiet: bool = False
-    """Print nothing but warnings and errors."""
+    """Print nothing but warnings, errors and the address of --view."""
 
 
 @dataclass(frozen=True)
 class View:
-    """Show a scan, a mesh or a field in the browser, until Ctrl-C."""
+    """Show a scan, a mesh or a field in the browser, until Ctrl-C.
+
+    All is scaled into the cube from -1 to 1, meshes are grey, and of many points some are shown.
+    """
 
     file: Positional[Path]
     """A scan, a mesh or a field."""
@@ -156,7 +161,7 @@ class Compare:
     reference: Positional[Path]
     """A mesh or a scan that it is compared with; a scan's spacing then bounds the accuracy from below."""
     json: Maybe[Path] = None
-    """Also write the figures as JSON."""
+    """Also write the figures as JSON; with --others those of each mesh, by its path."""
     report: Maybe[Path] = None
     """Also write a page (.html) with the mesh to turn, coloured by its distance from the reference."""
     others: tuple[Path, ...] = ()
@@ -204,7 +209,8 @@ class OneImage(Fitting):
     """And those that fit one."""
 
     image: Positional[Path] = Path("camera")
-    """The picture: PNG, JPEG or TIFF of 8 or 16 bits, grey, RGB or RGBA; or camera or astronaut, which come along."""
+    """The picture: PNG, JPEG or TIFF of 8 or 16 bits, grey, RGB or RGBA; or camera or astronaut, which come along.
+    Of 16 bits in a colour PNG or an LZW TIFF the upper 8 are read; pictures are written with 8."""
     size: Maybe[int] = None
     """Shrink the picture first so that its longer side has so many pixels. If not given, it stays as it is."""
 

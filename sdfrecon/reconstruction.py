@@ -61,9 +61,10 @@ def reconstruct(
     """The surface of an oriented point cloud, as a mesh and as a signed distance field.
 
     config: a preset's name or a configuration. device: "auto" (a GPU where there is one), "cpu" or "cuda".
-    run_dir: a folder for checkpoints; with the same cloud and configuration, the fit goes on from the one it holds.
-    name: of the scan, kept in the field. tell: called with each note as it arises. watch: called now and then with the
-    steps done, every constraint's share of the loss and the field as it is; if it returns True the fit ends there.
+    run_dir: a folder for checkpoints; with the same cloud, name, device and configuration (resolution and trim aside),
+    the fit goes on from the one it holds. name: of the scan, kept in the field. progress: show a bar. tell: called with
+    each note as it arises. watch: called now and then with the steps done, every constraint's share of the loss and the
+    field as it is; if it returns True the fit ends there.
 
     Raises InputError for a cloud that `clean` refuses, a preset, seed or device that there is not, a run_dir in use, a
     fit without a surface, or a trim that leaves none; fit.Interrupted on Ctrl-C, fit.Diverged where no fit is found.

@@ -65,5 +65,8 @@ def test_a_viewpoint_decides_the_side_and_a_plane_needs_one() -> None:
     for height in (30.0, -30.0):
         estimated = estimate_normals(PointCloud(grid), viewpoint=(10, 10, height))
         np.testing.assert_allclose(estimated.normals, np.tile([0, 0, np.sign(height)], (400, 1)), atol=1e-6)
+    for wrong in ((1.0, 2.0), (1.0, 2.0, np.nan), np.zeros(6)):
+        with pytest.raises(InputError, match="a viewpoint is three finite numbers; got"):
+            estimate_normals(PointCloud(grid), viewpoint=wrong)
     both = estimate_normals(PointCloud(grid), viewpoint=[(2, 10, 5), (17, 10, -5)])
     np.testing.assert_allclose(both.normals[:, 2], np.where(grid[:, 0] < 9.5, 1, -1), atol=1e-6)
