@@ -18,8 +18,6 @@ from sdfrecon.sampling import Attributes
 
 Residual = Callable[[Attributes, Jet], Tensor]
 RAMP = (0.3, 0.9)
-FLAT = 0.3
-"""The least slope that a distance is told from: one near 0 would make it anything."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,6 @@ class Constraint:
 def zero_level(_: Attributes, jet: Jet) -> Tensor:
     """|f|: the surface passes through the point (Sitzmann et al. 2020, eq. 6)."""
     return jet.value.squeeze(1).abs()
-
-
-def first_order_distance(_: Attributes, jet: Jet) -> Tensor:
-    """|f| / |grad f|: how far the surface is from the point, to first order (Taubin 1991), however steep the field is.
-
-    Where the surface cannot pass through all points, since they are noisy, |f| is least for a flat field.
-    """
-    return jet.value.squeeze(1).abs() / jet.slope.squeeze(1).clamp(min=FLAT)
 
 
 def normal_alignment(known: Attributes, jet: Jet) -> Tensor:

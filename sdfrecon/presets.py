@@ -86,6 +86,8 @@ CALM = 0.09
 """Noise, in distances to the eighth neighbour, up to which it may be detail: clean points have some, too."""
 FOLLOWED = 0.0025
 """Noise, in unit coordinates, up to which the network evens it out by itself. Points with more than both are noisy."""
+NOISY_EIKONAL = 100.0
+"""What the eikonal term weighs at noisy points: where f cannot be 0, a flat field is nearer to it."""
 WIDTH, LEAST_WIDTH = 8.75, 128
 """Sines in each layer, times the cube root of the number of points, so that 25,000 have 256; and at least."""
 MANY = 60_000
@@ -102,9 +104,9 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
     Points do not tell more than a wave as long as WAVE. Where they are noisy, a surface through all of them would be
-    the noise: what counts is the distance from them, and it weighs the more, the more they are and the less noisy, by
-    the square root of both. Noisy normals weigh less, by the square. Between points, none are drawn where there is any
-    noise to speak of.
+    the noise: they weigh the more, the more they are and the less noisy, by the square root of both, and the eikonal
+    term more. Noisy normals weigh less, by the square. Between points, none are drawn where there is any noise to speak
+    of.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -114,13 +116,13 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
     omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
-    calm = noise <= CALM * spacing
-    weights = replace(config.surface, noisy=not calm and noise > FOLLOWED)
-    if not calm:
+    weights = config.surface
+    if noise > CALM * spacing:
         weights = replace(weights, between=False)
-    if weights.noisy:
-        last = min(weights.final_zero_level, round(math.sqrt(len(unit) / noise), 0))
-        weights = replace(weights, zero_level=min(weights.zero_level, last), final_zero_level=last)
+        if noise > FOLLOWED:
+            last = min(weights.final_zero_level, round(math.sqrt(len(unit) / noise), 0))
+            first, eikonal = min(weights.zero_level, last), max(weights.surface_eikonal, NOISY_EIKONAL)
+            weights = replace(weights, zero_level=first, final_zero_level=last, surface_eikonal=eikonal)
     off = math.degrees(normal_noise)
     if off > weights.normal_noise:
         weights = replace(weights, normal=round(weights.normal * (weights.normal_noise / off) ** 2, 0))

@@ -66,14 +66,14 @@ class SurfaceConfig:
     """Weight of passing through the points, at first; of noisy ones at most that at last."""
     final_zero_level: float = 15000.0
     """Weight of passing through the points, at last, where they are not noisy."""
-    noisy: bool = False
-    """Whether the points are (`presets.suited` measures it): what weighs is the distance to the surface, not |f|."""
     normal: float = 2000.0
     """Weight of the normals, where they are not noisy."""
     normal_noise: float = 8.0
     """By how many degrees they may be off (`noise.spacing_and_noise`) until they weigh less."""
     eikonal: float = 15.0
-    """Weight, in each domain, of growing by one for each unit walked."""
+    """Weight, beside the points and in the box, of growing by one for each unit walked."""
+    surface_eikonal: float = 15.0
+    """The same at the points, where they are not noisy."""
     sign: float = 500.0
     """Weight of being outside and inside where the nearest points say so."""
     reach: float = 500.0
@@ -96,10 +96,9 @@ class SurfaceConfig:
 def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator) -> Problem:
     """The signed distance of an oriented cloud (unit coordinates), on the generator's device.
 
-    Beside the terms of Sitzmann et al. 2020 (section 4.2), with Taubin's distance for |f| where points are noisy, those
-    from the nearest oriented samples (`sign_and_reach`) and HotSpot's heat energy keep zero levels away from where
-    there are no data, and make the field a distance far from them. They replace the paper's exp(-100 |f|), which leaves
-    phantom sheets.
+    Beside the terms of Sitzmann et al. 2020 (section 4.2), those from the nearest oriented samples (`sign_and_reach`)
+    and HotSpot's heat energy keep zero levels away from where there are no data, and make the field a distance far
+    from them. They replace the paper's exp(-100 |f|), which leaves phantom sheets.
     """
     device = generator.device
     tree = cKDTree(cloud.points)
@@ -112,7 +111,6 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
     box = uniform_points(config.pool, 3, generator)
     # Far from the surface some of the samples say as much as all, and finding the nearest is many times faster.
     some = cloud.select(torch.randperm(len(cloud), generator=generator, device=device)[:FEW].cpu().numpy())
-    through = c.first_order_distance if config.noisy else c.zero_level
     return Problem(
         {
             "surface": Pool(
@@ -122,9 +120,10 @@ def surface(cloud: PointCloud, config: SurfaceConfig, generator: torch.Generator
             "box": Pool(box, sign_and_reach(box, some, cKDTree(some.points, leafsize=LEAF), SURE), config.in_box),
         },
         [
-            Constraint("zero level", "surface", config.zero_level, through, config.final_zero_level),
+            Constraint("zero level", "surface", config.zero_level, c.zero_level, config.final_zero_level),
             Constraint("normal", "surface", config.normal, c.normal_alignment),
-            *(Constraint("eikonal", where, config.eikonal, c.eikonal) for where in ("surface", "near", "box")),
+            Constraint("eikonal", "surface", config.surface_eikonal, c.eikonal),
+            *(Constraint("eikonal", where, config.eikonal, c.eikonal) for where in ("near", "box")),
             *(Constraint("sign", where, config.sign, c.right_sign) for where in ("near", "box")),
             *(Constraint("reach", where, config.reach, c.within_reach) for where in ("near", "box")),
             Constraint("far distance", "box", config.far, c.far_distance(config.far_beyond)),

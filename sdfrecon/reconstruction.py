@@ -88,8 +88,8 @@ def reconstruct(
 
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
-    config = suited(unit, config)
-    if config.surface and config.surface.noisy:
+    config, asked = suited(unit, config), config
+    if config.surface and asked.surface and config.surface.surface_eikonal > asked.surface.surface_eikonal:
         note("noisy points: the surface passes between them rather than through each")
     problem = _problem(unit, config.surface, generator)
     siren = Siren(3, 1, config.siren, generator)

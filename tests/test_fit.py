@@ -279,7 +279,7 @@ def test_recorded_steps_are_the_steps_themselves(
     def fitted() -> Siren:
         points = torch.Generator(device).manual_seed(1)
         ball = evenly_spread(500)
-        problem = surface(PointCloud(ball / 2, ball), SurfaceConfig(pool=500, noisy=True), points)
+        problem = surface(PointCloud(ball / 2, ball), SurfaceConfig(pool=500), points)
         return fit(problem, Siren(3, 1, SirenConfig(32, 2), points), config, points)
 
     recorded = fitted()

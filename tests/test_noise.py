@@ -8,7 +8,7 @@ import pytest
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
 from sdfrecon.noise import evened, spacing_and_noise
-from sdfrecon.presets import CALM, PRESETS, ReconstructConfig, sized, suited
+from sdfrecon.presets import CALM, NOISY_EIKONAL, PRESETS, ReconstructConfig, sized, suited
 from sdfrecon.problems import SurfaceConfig
 
 
@@ -95,7 +95,7 @@ def test_a_thin_sheet_is_not_noisy() -> None:
     top, bottom = paraboloid(0.0), paraboloid(0.0, places(20_000, seed=5))
     below = bottom.points - [0, 0, 0.5 * spacing_and_noise(top)[0]]
     sheet = PointCloud(np.concatenate([top.points, below]), np.concatenate([top.normals, -bottom.normals]))
-    assert not weights(sheet).noisy
+    assert weights(sheet).final_zero_level == SurfaceConfig.final_zero_level
 
 
 def test_distances_grow_with_the_units_and_stay_far_from_the_origin() -> None:
@@ -118,18 +118,19 @@ def test_noisy_points_weigh_less_and_clean_ones_as_before() -> None:
     for noise, count in ((0.01, 20_000), (0.02, 20_000), (0.01, 3000), (0.005, 100_000)):
         unit = Frame.around(cloud := paraboloid(noise, places(count)), 0.1).to_unit(cloud)
         noisy = weights(cloud)
-        assert noisy.noisy
+        assert noisy.surface_eikonal == NOISY_EIKONAL
         assert noisy.final_zero_level == pytest.approx((count / spacing_and_noise(unit)[1]) ** 0.5, abs=0.5)
         assert noisy.zero_level == min(SurfaceConfig.zero_level, noisy.final_zero_level), "never above the last"
-    light = replace(PRESETS["draft"], surface=SurfaceConfig(final_zero_level=1000.0))
+    light = replace(PRESETS["draft"], surface=SurfaceConfig(final_zero_level=1000.0, surface_eikonal=200.0))
     assert weights(paraboloid(0.01), light).final_zero_level == 1000.0, "never above what is asked"
+    assert weights(paraboloid(0.01), light).surface_eikonal == 200.0, "never below what is asked"
 
 
 def test_noise_too_fine_to_follow_does_not_count() -> None:
     dense = paraboloid(0.002, places(200_000))
     spacing, noise, _ = spacing_and_noise(dense)
     assert noise > CALM * spacing, "more than would count if it were coarser"
-    assert not weights(dense).noisy
+    assert weights(dense).final_zero_level == SurfaceConfig.final_zero_level
 
 
 def turned(cloud: PointCloud, degrees: float) -> PointCloud:

@@ -5,6 +5,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.fit import FitConfig, draw, fit, residuals
 from sdfrecon.geometry import PointCloud
+from sdfrecon.presets import NOISY_EIKONAL
 from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
 from sdfrecon.sampling import Pool
 from sdfrecon.shapes import evenly_spread
@@ -56,16 +57,25 @@ def test_every_sample_of_the_surface_problem_is_in_the_cube_with_what_is_known_o
     assert (near.norm(dim=1) - 0.6).abs().mean() == pytest.approx(astray, rel=0.2)
 
 
-@pytest.mark.parametrize(("noisy", "through"), [(False, "zero_level"), (True, "first_order_distance")])
-def test_our_loss_is_these_terms(noisy: bool, through: str) -> None:
+def test_our_loss_is_these_terms() -> None:
     config = SurfaceConfig(
-        zero_level=1, final_zero_level=2, normal=3, eikonal=4, sign=5, reach=6, far=7, heat=8, pool=1000, noisy=noisy
+        zero_level=1,
+        final_zero_level=2,
+        normal=3,
+        eikonal=4,
+        sign=5,
+        reach=6,
+        far=7,
+        heat=8,
+        surface_eikonal=9,
+        pool=1000,
     )
     terms = surface(BALL, config, torch.Generator().manual_seed(0)).constraints
     assert [(t.domain, t.weight, t.final_weight, t.residual.__qualname__.partition(".")[0]) for t in terms] == [
-        ("surface", 1, 2, through),
+        ("surface", 1, 2, "zero_level"),
         ("surface", 3, None, "normal_alignment"),
-        *((domain, 4, None, "eikonal") for domain in ("surface", "near", "box")),
+        ("surface", 9, None, "eikonal"),
+        *((domain, 4, None, "eikonal") for domain in ("near", "box")),
         *((domain, 5, None, "right_sign") for domain in ("near", "box")),
         *((domain, 6, None, "within_reach") for domain in ("near", "box")),
         ("box", 7, None, "far_distance"),
@@ -77,14 +87,15 @@ def test_noisy_points_do_not_flatten_the_field() -> None:
     ball = 0.6 * evenly_spread(2000)
     cloud = PointCloud(ball * (1 + np.random.default_rng(0).normal(0, 0.03, (2000, 1))), ball / 0.6)
 
-    def slope(noisy: bool) -> float:
+    def slope(eikonal: float) -> float:
         generator = torch.Generator().manual_seed(0)
-        problem = surface(cloud, SurfaceConfig(on_surface=512, pool=5000, noisy=noisy), generator)
+        config = SurfaceConfig(512, pool=5000, final_zero_level=5000, surface_eikonal=eikonal)
+        problem = surface(cloud, config, generator)
         net = fit(problem, Siren(3, 1, SirenConfig(64, 2), generator), FitConfig(200), generator)
         return float(net.jet(torch.tensor(ball, dtype=torch.float32)).slope.detach().median())
 
-    assert slope(noisy=False) < 0.5
-    assert 0.75 < slope(noisy=True) < 1.25
+    assert slope(SurfaceConfig.surface_eikonal) < 0.5
+    assert 0.9 < slope(NOISY_EIKONAL) < 1.1
 
 
 def test_the_papers_loss_is_its_formula() -> None:
