@@ -58,6 +58,7 @@ def alone() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may be in whatever they are in
             stream.reconfigure(errors="backslashreplace")
@@ -121,6 +122,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if isinstance(error, MemoryError) or re.search("(out of|allocate|not enough) memory", str(error)):
             sys.exit(_fail("not enough memory: lower --resolution or --size, or take fewer points or pixels"))
         raise
+    except OverflowError:
+        sys.exit(_fail("a number is too large, or too small, to be computed with: give another"))
     except KeyboardInterrupt:
         print("\nsdfrecon: stopped", file=sys.stderr)
         sys.exit(130)

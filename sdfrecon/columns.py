@@ -179,7 +179,7 @@ def _kind(group: NDArray, alone: bool) -> str | None:
         return "normals"
     if rows.min() >= 0 and rows.max() <= (255 if alone else 1):
         return "colors"
-    return "normals" if alone else None
+    return "normals" if alone and rows.min() < 0 else None
 
 
 def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:

@@ -30,6 +30,7 @@ from sdfrecon.console import (
     load_shape,
     note,
     say,
+    with_steps,
 )
 from sdfrecon.geometry import InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
@@ -111,7 +112,8 @@ def reconstruct(command: Reconstruct) -> None:
 
         write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
     if command.run_dir is None:
-        run_of(result.field, run_dir).remove()
+        if run_of(result.field, run_dir).remove():
+            tell(f"{run_dir} still holds an interrupted run with other options, which its command goes on with")
     else:
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
@@ -143,7 +145,7 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     config = preset(command.preset)
     return replace(
         config,
-        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps),
+        fit=with_steps(config.fit, command.steps),
         dense_steps=config.dense_steps if command.steps is None else None,
         resolution=at_least(8, "--resolution", command.resolution) or config.resolution,
         trim=command.trim,
@@ -210,7 +212,7 @@ def demo(command: Demo) -> None:
     from sdfrecon.render import render
 
     config = preset("draft")
-    config = replace(config, fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps))
+    config = replace(config, fit=with_steps(config.fit, command.steps))
     files.make_folder(command.output)
     mesh, picture, field = made = [command.output / f"motorcycle.{name}" for name in ("glb", "png", "safetensors")]
     check_places([], made)

@@ -15,8 +15,10 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud, finite
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
+    from sdfrecon.fit import FitConfig
 
 
+MOST_STEPS = 10_000_000
 ON_TRIANGLES = 100_000
 """Points that are drawn on the triangles of a mesh, where its vertices do not show its surface."""
 SOME, UNSEEN = 1000, 0.05
@@ -51,7 +53,7 @@ def check_places(inputs: list[Path], outputs: list[Path]) -> None:
         if path == STREAM:
             raise InputError("only a mesh goes to standard output: name a file instead of -")
         check_place(path)
-        if path.resolve() in taken:
+        if path.resolve() in taken or (path.exists() and any(path.samefile(read) for read in inputs)):
             raise InputError(f"{path} would be overwritten: choose another output")
         taken.add(path.resolve())
 
@@ -61,6 +63,13 @@ def at_least(least: int, option: str, given: int | None) -> int | None:
     if given is not None and given < least:
         raise InputError(f"{option} must be at least {least}; got {given}")
     return given
+
+
+def with_steps(fit: FitConfig, steps: int | None) -> FitConfig:
+    """The fit, of so many steps if they are given. Raises InputError for none, or more than can be planned."""
+    if (at_least(1, "--steps", steps) or 1) > MOST_STEPS:
+        raise InputError(f"--steps must be at most {MOST_STEPS:,}; got {steps}")
+    return replace(fit, steps=steps or fit.steps)
 
 
 def check_trim(trim: float | None) -> None:

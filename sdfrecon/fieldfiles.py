@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ def load_field(path: str | Path) -> Any:
         siren.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")
-        if siren.in_dim == 2:
-            return ImageField(siren, about["image"]["height"], about["image"]["width"], about["about"])
-        return Field(siren, Frame(tuple(about["frame"]["center"]), about["frame"]["scale"]), about["about"])
+        origin = dict(about["about"])
+        if siren.in_dim == 2 and 1 <= siren.out_dim <= 4:
+            return ImageField(siren, index(about["image"]["height"]), index(about["image"]["width"]), origin)
+        if (siren.in_dim, siren.out_dim) != (3, 1):
+            raise ValueError(f"a network of {siren.in_dim} inputs and {siren.out_dim} outputs is no field")
+        x, y, z = map(float, about["frame"]["center"])
+        return Field(siren, Frame((x, y, z), float(about["frame"]["scale"])), origin)

@@ -80,6 +80,8 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except MemoryError:
+        raise InputError(f"{path} takes more memory than there is: give a part of it") from None
     except PermissionError:
         raise InputError(f"cannot read {path}: permission denied") from None
     except Exception as error:  # parsers fail in as many ways as there are broken files

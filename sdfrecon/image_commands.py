@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.console import at_least, check_places, duration, note, say
+from sdfrecon.console import at_least, check_places, duration, note, say, with_steps
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.options import (
     Fitting,
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from sdfrecon.fit import Watch
     from sdfrecon.imagefield import ImageField, Region
     from sdfrecon.imaging import ImageConfig
+    from sdfrecon.siren import SirenConfig
 
 A_PIXEL = 53
 """Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
+A_WEIGHT = 48
+"""Bytes of a weight between two layers: its value, gradient and averages, and copies of them to go back to."""
 SOLVED = 2500
 """Bytes that a pixel takes in the classical solution where the pixels around are held, of some million of them."""
 RENDERED = 24
@@ -265,7 +268,7 @@ def _asked(config: ImageConfig, command: Fitting) -> ImageConfig:
     return replace(
         config,
         siren=replace(config.siren, width=at_least(1, "--width", command.width) or config.siren.width),
-        fit=replace(config.fit, steps=at_least(1, "--steps", command.steps) or config.fit.steps),
+        fit=with_steps(config.fit, command.steps),
         seed=command.seed,
     )
 
@@ -280,7 +283,7 @@ def _solve(
 ) -> ImageField:
     from sdfrecon.imaging import expected_seconds, solve
 
-    _check_memory(config.siren.width, command.device, known)
+    _check_memory(config.siren, command.device, known)
     if not command.quiet:
         say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
     start = time.monotonic()
@@ -290,7 +293,7 @@ def _solve(
     return field
 
 
-def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
+def _check_memory(size: SirenConfig, device: str, known: dict[str, Any]) -> None:
     """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
     from sdfrecon.device import pick_device
     from sdfrecon.memory import check_free
@@ -302,7 +305,8 @@ def _check_memory(width: int, device: str, known: dict[str, Any]) -> None:
         pixels = int(known["guidance"][0].sum())
     if pick_device(device).type == "cpu":
         way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
-        check_free(f"{pixels:,} pixels at once", A_PIXEL * width * pixels, way)
+        check_free(f"{pixels:,} pixels at once", A_PIXEL * size.width * pixels, way)
+        check_free("so many weights", A_WEIGHT * size.hidden_layers * size.width**2, "lower --width")
 
 
 def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdfrecon.geometry import Floats
+from sdfrecon.geometry import Floats, InputError
 from sdfrecon.jet import Jet
 from sdfrecon.siren import chunks
 
@@ -178,6 +178,8 @@ class Lattice:
             lattice = self.origins[row] + np.stack(cell, -1)
             value = self.field.value(self.unit(lattice))[:, 0]
             # The outermost layer counts as outside: that caps what leaves the cube.
+            if value.isnan().any():
+                raise InputError("the field's values are no numbers at some places: fit it again")
             border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
             self.values[(row, *cell)] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
 

@@ -72,6 +72,10 @@ def read(path: Path) -> Arrays:
         if UNEVEN not in str(error):
             raise
         return _polygons(path)
+    if kind == "ply":
+        _check_whole(path, {name: _held(element) for name, element in found["metadata"]["_ply_raw"].items()})
+    elif kind == "off":
+        _check_whole(path, {"face": (_off_faces(path), len(found["faces"]))})
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
     colors = {}
@@ -87,6 +91,27 @@ def read(path: Path) -> Arrays:
     if "colors" in arrays and kind in ("glb", "gltf"):
         arrays["colors"] = _as_shown(arrays["colors"])
     return arrays
+
+
+def _held(element: dict[str, Any]) -> tuple[int, int]:
+    """How many of an element a PLY promises, and how many of them trimesh found."""
+    data = element.get("data", ())
+    return element["length"], len(next(iter(data.values()), ()) if isinstance(data, dict) else data)
+
+
+def _off_faces(path: Path) -> int:
+    """How many faces an OFF file promises, in its first line of numbers."""
+    with open(path, "rb") as file:
+        counts = re.search(rb"^\s*(?:C?OFF)?\s*\d+\s+(\d+)", file.read(HEADER), re.MULTILINE)
+    return int(counts[1]) if counts else 0
+
+
+def _check_whole(path: Path, counts: dict[str, tuple[int, int]]) -> None:
+    """Raises InputError where fewer of something are there than promised: trimesh takes what there is of a text."""
+    for name, (promised, held) in counts.items():
+        if held < promised:
+            what = {"vertex": "points", "face": "faces"}.get(name, name)
+            raise InputError(f"{path} promises {promised} {what} and holds {held}: the file is truncated")
 
 
 def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDArray | None]) -> Arrays:
@@ -144,10 +169,7 @@ def read_ply(path: Path) -> Arrays:
     data = vertex["data"]
     names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
     table = {name: np.asarray(data[name]).reshape(-1) for name in names}
-    if len(table["x"]) != vertex["length"]:
-        raise InputError(
-            f"{path} promises {vertex['length']} points and holds {len(table['x'])}: the file is truncated"
-        )
+    _check_whole(path, {"vertex": _held(vertex)})
     arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
         built = trimesh.Trimesh(loaded["vertices"], loaded["faces"], process=False)

@@ -73,8 +73,15 @@ def check(path: Path) -> None:
     else:
         # In text a number and what parts it from the next take two bytes at least.
         sound = points * (row if kind == "binary" else 2 * len(fields)) <= held + 1
+        if sound and kind == "ascii":  # Open3D makes points of what is not there
+            with open(path, "rb") as file:
+                file.seek(end)
+                sound = sum(len(line.split()) >= sum(counts) for line in file) >= points
     if kind not in ("ascii", "binary", "binary_compressed") or not sound:
         raise InputError(f"{path} promises {points} points and holds fewer: the file is truncated or damaged")
+    read = ("x", "y", "z", *(f"normal_{axis}" for axis in "xyz"))
+    if kind != "ascii" and any(size == 8 for field, size in zip(fields, sizes, strict=True) if field in read):
+        raise InputError(f"{path} has numbers of 8 bytes, which Open3D reads as 0: save it with floats, or as .ply")
 
 
 def _numbers(path: Path, part: str, words: list[str]) -> list[int]:

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from sdfrecon.files import reading, replacing
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import laplacian, opaque, rgb, sobel
+from sdfrecon.memory import check_free
 
 PILLOWS = (5, 6, 7)
 """How TIFFs may be compressed that tifffile does not read without another library: LZW and JPEG."""
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+JPEG_SIDE = 65_500
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
 TIFFS = (b"II*\0", b"MM\0*")
@@ -73,6 +75,7 @@ def _read_picture(path: Path) -> NDArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
             about = iio.immeta(stored, plugin="pillow")
+            _check_room(path, about.get("shape", ()), 4)
             mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
             pixels = np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
             return pixels[0] if path.suffix.lower() == ".gif" and len(pixels) == 1 else pixels  # a still one
@@ -83,6 +86,12 @@ def _read_picture(path: Path) -> NDArray:
         if "can not handle" not in str(error):
             raise
         raise InputError(f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF or the like") from None
+
+
+def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:
+    """Raises InputError where there is no memory for colours of a shape: as they are stored, as floats, and cut off."""
+    size = " x ".join(map(str, shape))
+    check_free(f"the {size} colours of {path}", 24 * channels * math.prod(shape), "shrink it first")
 
 
 def _read_tiff(path: Path) -> NDArray:
@@ -100,6 +109,7 @@ def _read_tiff(path: Path) -> NDArray:
             return _read_picture(path)
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
+        _check_room(path, page.shape)
         pixels = np.asarray(page.asarray())
         pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
         turned = page.tags["Orientation"].value if "Orientation" in page.tags else 1
@@ -147,6 +157,8 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         how = {"quality": 95, "subsampling": 0}
     elif path.suffix.lower() in (".tif", ".tiff") and pixels.shape[2:] == (2,):  # else it would be h pages
         how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
+    if path.suffix.lower() in (".jpg", ".jpeg") and max(pixels.shape[:2]) > JPEG_SIDE:
+        raise InputError(f"a JPEG is at most {JPEG_SIDE:,} pixels wide and high, and {path} would be more: write .png")
     with replacing(path) as temporary:
         iio.imwrite(temporary, pixels, **how)
 
@@ -216,4 +228,4 @@ def _figure(columns: float, rows: float, shape: tuple[int, ...]) -> Any:
     from matplotlib.figure import Figure
 
     width = 3.2
-    return Figure((width * columns, (width * shape[0] / shape[1] + 0.3) * rows), layout="constrained")
+    return Figure((width * columns, (width * min(shape[0] / shape[1], 4) + 0.3) * rows), layout="constrained")

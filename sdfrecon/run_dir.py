@@ -60,17 +60,21 @@ class RunDir:
                 )
             yield
 
-    def remove(self) -> None:
-        """Takes away the files of this run and of those before it, and the folder if nothing else is in it.
+    def remove(self) -> bool:
+        """Takes away the files of this run, and the folder if nothing else is in it: whether another run's are.
 
         Not while another run uses it.
         """
         with suppress(InputError, PermissionError), self.in_use():
-            ours = ("checkpoint-*", ".checkpoint-*", "losses-*", self._lock.name)
-            for path in [path for pattern in ours for path in self.folder.glob(pattern)]:
+            for path in (self.checkpoint, self._losses, *self.folder.glob(".checkpoint-*")):
+                path.unlink(missing_ok=True)
+            if any(self.folder.glob("checkpoint-*")):
+                return True
+            for path in (self._lock, *self.folder.glob("losses-*")):
                 path.unlink(missing_ok=True)
             if not any(self.folder.iterdir()):
                 self.folder.rmdir()
+        return False
 
 
 def keep(losses: Losses, step: int, terms: dict[str, float]) -> None:

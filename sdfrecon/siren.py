@@ -48,6 +48,8 @@ class SirenConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.hidden_layers < 0:
             raise ValueError(f"a SIREN needs width >= 1 and hidden_layers >= 0; got {self.width}, {self.hidden_layers}")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"an activation is one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
 
 
 def chunks(points: Tensor) -> tuple[Tensor, ...]:

@@ -337,6 +337,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     empty = np.array([[0, 0, 0, 0, 0, 1.0]])  # which some scanners write for what they did not see
     np.save(far, np.vstack([empty, np.hstack([np.rint(1000 * cloud.points + 1e9), cloud.normals])]))
     (tmp_path / "itself.ply").symlink_to("itself.ply")
+    (tmp_path / "scan.ply").write_bytes(ring_and_ball.read_bytes())
+    (tmp_path / "same.ply").hardlink_to(tmp_path / "scan.ply")
     before = sorted(tmp_path.iterdir())
     output = ("--output", tmp_path / "mesh.ply")
     for args, message in (
@@ -350,10 +352,13 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, "--output", tmp_path / "mesh.xls"), "a mesh is written as one of"),
         ((ring_and_ball, "--output", tmp_path / "no" / "mesh.ply"), "no such directory"),
         ((ring_and_ball, "--output", ring_and_ball), "would be overwritten"),
+        ((tmp_path / "scan.ply", "--output", tmp_path / "same.ply"), "would be overwritten"),
         ((ring_and_ball, *output, "--field", ring_and_ball), "--field must end in .safetensors"),
         ((ring_and_ball, *output, "--field", "-"), "--field must end in .safetensors"),
         ((ring_and_ball, *output, "--run-dir", bare / "run"), f"{bare} does not allow it: choose another --run-dir"),
         ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
+        ((ring_and_ball, *output, "--steps", "1000000000"), "--steps must be at most 10,000,000; got 1000000000"),
+        ((ring_and_ball, *output, "--resolution", "9" * 200), "a number is too large, or too small"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),

@@ -283,6 +283,7 @@ def test_text_columns_are_told_apart(
         ([np.zeros((40, 3)), COLORS, np.full((40, 2), 7)], False, True),
         ([np.zeros((40, 1)), NORMALS], True, False),
         ([np.zeros((40, 3))], False, False),
+        ([4e5 + np.linspace(0, 1, 40)[:, None], np.arange(80).reshape(40, 2) % 5], False, False),  # time, return, class
     ],
 )
 def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
@@ -468,6 +469,20 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         fieldfiles.write_tensors(path, {"weights.0": torch.zeros(2)}, about)
         with pytest.raises(InputError, match=message):
             fieldfiles.load_field(path)
+    path.write_bytes(whole)
+    tensors, about = fieldfiles.read_tensors(path, "field")
+    for wrong in (
+        {"frame": {"center": [0, 0], "scale": 1}},
+        {"about": "nothing"},
+        {"siren": about["siren"] | {"activation": "step"}},
+        {"siren": about["siren"] | {"in_dim": 2}, "image": {"height": "20", "width": 20}},
+        {"siren": about["siren"] | {"in_dim": 5}},
+    ):
+        dims = wrong.get("siren", {}).get("in_dim", 3)
+        first = torch.zeros(len(tensors["weights.0"]), dims)
+        fieldfiles.write_tensors(path, tensors | {"weights.0": first}, about | wrong)
+        with pytest.raises(InputError, match="cannot read .* as a field"):
+            fieldfiles.load_field(path)
     broken = field()
     with torch.no_grad():
         broken.siren.weights[0][0, 0] = torch.nan
@@ -485,6 +500,7 @@ PCD = (  # Open3D takes each of these and crashes
     b"VERSION 0.7\nFIELDS %s\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\nCOUNT %s\nHEIGHT 1\nWIDTH %s\nPOINTS %s\n"
     b"DATA binary\n" + bytes(48)
 )
+SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGHT 1\nWIDTH 3\nPOINTS 3\nDATA %s\n"
 
 
 @pytest.mark.parametrize(
@@ -512,6 +528,8 @@ PCD = (  # Open3D takes each of these and crashes
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 1 -1", b"2", b"2"), "COUNT must be whole numbers above 0"),
         ("scan.pcd", PCD % (b"x y z a b c", b"1 1 1 1 33 1", b"2", b"2"), "33 values of b for each point"),
         ("scan.pcd", b"VERSION 0.7\nFIELDS x y z\nDATA ascii\n1 2 3\n", "lacks SIZE, TYPE, WIDTH"),
+        ("scan.pcd", SHORT_PCD % (b"4 4 4", b"ascii") + b"1.5 2.5 3.5\n4.5 5.5 6", "promises 3 points and holds fewer"),
+        ("scan.pcd", SHORT_PCD % (b"8 8 8", b"binary") + bytes(72), "numbers of 8 bytes, which Open3D reads as 0"),
         ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n",
          "needs columns x, y and z; got packed_position"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
@@ -536,6 +554,20 @@ def test_a_pickle_in_an_array_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="Python objects in dtype"):
         files.read_cloud(tmp_path / "scan.npy")
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".off"])
+def test_a_text_of_a_mesh_that_was_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
+    import trimesh
+
+    path, ball = tmp_path / f"mesh{suffix}", trimesh.Trimesh(BALL.vertices, BALL.faces)
+    whole = ball.export(file_type=suffix[1:], **({"encoding": "ascii"} if suffix == ".ply" else {}))
+    whole = whole if isinstance(whole, bytes) else whole.encode()
+    path.write_bytes(whole)
+    assert len(files.read_mesh(path).faces) == len(BALL.faces)
+    path.write_bytes(whole[:-200])
+    with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncated"):
+        files.read_mesh(path)
 
 
 def test_complex_numbers_are_no_points(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_an_image_from_its_derivatives(
 def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
     tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1e5)
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 5e5)
     run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST, "--quiet")
     shown = ("render", tmp_path / "a.safetensors", "--size", "400", "100", "--output", tmp_path / "a.png")
     assert "400 x 100 pixels need about 0.0 GB of memory" in refused(capsys, "image", *shown)
@@ -139,6 +139,8 @@ def test_what_takes_all_pixels_at_once_is_refused_where_they_do_not_fit(
     monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1.5e6)
     wide = ("--output", tmp_path / "a.png", "--width", "96")
     assert "324 pixels at once need" in refused(capsys, "image", *bent, *wide)
+    wide = ("--output", tmp_path / "b.safetensors", "--width", "300")
+    assert "so many weights need about" in refused(capsys, "image", "fit", picture, *wide)
 
 
 @pytest.mark.parametrize("mode", ["import", "mixed", "mean"])

@@ -141,6 +141,15 @@ def test_a_larger_cube_holds_an_offset_surface() -> None:
     np.testing.assert_allclose(np.linalg.norm(mesh.vertices, axis=1), 1.4, atol=1e-5)
 
 
+def test_values_that_are_no_numbers_are_an_error() -> None:
+    class Overflowing(Ball):
+        def value(self, unit: Tensor) -> Tensor:
+            return torch.where(unit[:, :1] > 0.3, torch.nan, super().value(unit))
+
+    with pytest.raises(InputError, match="values are no numbers at some places"):
+        extract_mesh(Overflowing(), 32)
+
+
 def test_no_surface_is_an_error() -> None:
     with pytest.raises(InputError, match="no surface at level 9"):
         extract_mesh(Ball(), 32, level=9.0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage.io import imsave
 
-from sdfrecon import pictures
+from sdfrecon import memory, pictures
 from sdfrecon.geometry import InputError
 
 COLOURS = np.random.default_rng(0).random((6, 8, 4))
@@ -26,6 +26,22 @@ def test_a_jpeg_has_no_transparency(tmp_path: Path) -> None:
     for channels, there in ((4, 3), (2, 1)):
         pictures.write_image(tmp_path / "a.jpg", COLOURS[..., :channels])
         assert pictures.read_image(tmp_path / "a.jpg").shape == (6, 8, there)
+
+
+def test_what_is_too_wide_for_a_jpeg_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at most 65,500 pixels wide and high, and .*a.jpg would be more: write .png"):
+        pictures.write_image(tmp_path / "a.jpg", np.zeros((3, 70_000), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def test_colours_that_do_not_fit_into_memory_are_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1000.0)
+    for name in ("a.png", "a.tif"):
+        pictures.write_image(tmp_path / name, COLOURS[..., :3])
+        with pytest.raises(InputError, match="colours of .* need about 0.0 GB of memory, .*: shrink it first"):
+            pictures.read_image(tmp_path / name)
 
 
 def test_sixteen_bits_and_floats_keep_their_digits(tmp_path: Path) -> None:
@@ -175,6 +191,8 @@ def test_figures_are_written_whole(tmp_path: Path) -> None:
     pictures.write_panels(tmp_path / "f.png", [list(kinds.items())])
     pictures.write_curves(tmp_path / "c.png", {"a": ([1, 2], [3, 4])}, "steps", "dB")
     assert pictures.read_image(tmp_path / "f.png").std() > 0.1
+    pictures.write_panels(tmp_path / "f.png", [[("narrow", np.zeros((9000, 3)))]])
+    assert pictures.read_image(tmp_path / "f.png").shape[0] < 2000
     assert pictures.read_image(tmp_path / "c.png").std() > 0.01
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -279,6 +280,9 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
     capsys.readouterr()
     assert "went to standard output: give --output a file" in refused(capsys, "report", kept)
     line[3:] = ["mesh", str(tmp_path / "mesh.safetensors"), "--output", "-", "--resolution", "48"]
+    silent = subprocess.run(["sh", "-c", f"{shlex.join(line)} 2>&-"], capture_output=True, check=True)
+    assert silent.stdout.startswith(b"ply\n")
+    assert silent.stdout.count(b"sdfrecon:") == silent.stdout.count(b"mesh:") == 0
     with open("/dev/full", "wb") as full:
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2
@@ -370,6 +374,20 @@ def test_nothing_of_a_killed_run_is_left_and_nothing_of_others_lost(tmp_path: Pa
     (tmp_path / "lock").write_text("of a user")
     with RunDir(tmp_path, "k").in_use():
         assert (tmp_path / "lock").read_text() == "of a user"
+
+
+def test_a_finished_run_leaves_an_interrupted_one_with_other_options(tmp_path: Path) -> None:
+    stopped, quick = (RunDir(tmp_path / "run", key) for key in ("fine", "draft"))
+    for folder in (stopped, quick):
+        with folder.in_use():
+            folder.checkpoint.touch()
+            folder.note(50, {})
+    assert quick.remove()
+    assert not quick.checkpoint.exists()
+    assert stopped.checkpoint.exists()
+    assert stopped.losses() == {50: {}}
+    assert not stopped.remove()
+    assert not (tmp_path / "run").exists()
 
 
 def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
