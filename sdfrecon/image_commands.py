@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 A_PIXEL = 53
 """Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
-A_WEIGHT = 48
-"""Bytes of a weight between two layers: its value, gradient and averages, and copies of them to go back to."""
+A_WEIGHT = 78
+"""Bytes of a weight between two layers: value, gradient and averages, and copies of them to go back to (measured)."""
 SOLVED = 2500
 """Bytes that a pixel takes in the classical solution where the pixels around are held, of some million of them."""
 RENDERED = 24
