@@ -44,7 +44,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             notes.append(f"dropped {(~mask).sum():,} of {len(mask):,} points: {what}")
             cloud = cloud.select(mask)
 
-    keep(finite(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
+    keep(_usable(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
     keep(np.asarray(cloud.normals.any(axis=1)), "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
     enough(cloud, notes)
@@ -226,9 +226,16 @@ def computable(points: Floats) -> None:
         raise InputError(f"expected coordinates from {LEAST:g} to {1 / LEAST:g}: give the scan another unit")
 
 
+def _usable(points: Floats) -> NDArray[np.bool_]:
+    """(n,) true for rows that are finite, and not so large that they stand for nothing, unless all are."""
+    sound = finite(points)
+    small = sound & (np.abs(points) <= 1 / LEAST).all(axis=1)
+    return small if small.any() else sound
+
+
 def distinct(cloud: PointCloud) -> PointCloud:
     """The points whose coordinates are finite, of those at one place the first."""
-    cloud = cloud.select(finite(cloud.points))
+    cloud = cloud.select(_usable(cloud.points))
     return cloud.select(first_of_each(cloud.points))
 
 

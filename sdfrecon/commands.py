@@ -32,10 +32,11 @@ from sdfrecon.console import (
     say,
     with_steps,
 )
-from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.geometry import Floats, InputError, PointCloud
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
+    from sdfrecon.field import Field
     from sdfrecon.presets import ReconstructConfig
     from sdfrecon.reconstruction import Reconstruction
     from sdfrecon.viewer import LiveViewer
@@ -115,6 +116,8 @@ def reconstruct(command: Reconstruct) -> None:
         if run_of(result.field, run_dir).remove():
             tell(f"{run_dir} still holds an interrupted run with other options, which its command goes on with")
     else:
+        made = None if streamed else files.sha256(output)
+        run |= {"mesh_sha256": made, "field_sha256": field and files.sha256(field)}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 
@@ -185,6 +188,7 @@ def mesh(command: MeshCommand) -> None:
         for line in notes if command.level else (*notes, *missing(made, field, cloud, resolution)):
             note(line)
     files.write_mesh(command.output, shown)
+    _warn_beyond(shown.vertices, field)
     say(f"mesh: {command.output} ({len(shown.faces):,} triangles, {closed(shown)})", to=beside(command.output))
 
 
@@ -199,7 +203,18 @@ def query(command: Query) -> None:
     points = files.read_cloud(command.points).points
     distance = field.distance(points)
     files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
+    _warn_beyond(points, field)
+    if unknown := int(np.isnan(distance).sum()):
+        note(f"warning: {unknown:,} points have coordinates that are not finite: their distances are NaN")
     say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
+
+
+def _warn_beyond(points: Floats, field: Field) -> None:
+    """Says how many points lie where a field tells no more than a bound."""
+    beyond = int((np.abs(field.frame.points_to_unit(points)) > 1 + 1e-6).any(axis=1).sum())
+    if beyond:
+        note(f"warning: {beyond:,} of {len(points):,} points lie beyond the cube around the scan, where distances are "
+             "told up to 1.4 times too large")  # fmt: skip
 
 
 def demo(command: Demo) -> None:

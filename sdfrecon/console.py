@@ -117,8 +117,10 @@ def load_fitted(path: Path, field: Field) -> PointCloud:
 
     estimated = field.about.get("estimated_normals")
     cloud, _ = load_scan(path, field.about.get("box"), field.about.get("max_points"))
-    if estimated or cloud.normals is None:
-        cloud = estimate_normals(cloud, estimated and estimated["viewpoint"])
+    if cloud.normals is None and not estimated:
+        raise InputError(f"{path} has no normals, and the field was fitted with a scan's own: give the scan that was")
+    if estimated:
+        cloud = estimate_normals(cloud, estimated["viewpoint"])
     cloud, _ = clean(flipped(cloud) if field.about.get("flipped_normals") else cloud)
     if digest(cloud) != field.about.get("scan", {}).get("sha256"):
         note(f"warning: the field was fitted to other points than those of {path}")

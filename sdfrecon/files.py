@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -179,8 +180,11 @@ def check_mesh_ending(path: Path) -> None:
 
 def check_precision(path: Path, points: Floats) -> None:
     """Raises InputError where a format cannot tell points (n, 3) of a shape from one another."""
-    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points[finite(points)]):
+    points = points[finite(points)]
+    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
+    if path.suffix.lower() == ".glb" and meshfiles.rounds_visibly(points - points.mean(axis=0)):
+        raise InputError(f"{path}: GLB's single precision cannot hold what is so small or large: write .ply")
 
 
 def check_place(path: Path) -> None:
@@ -223,6 +227,12 @@ def write_arrays(path: Path, **arrays: NDArray) -> None:
     """Writes named arrays as NPZ."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -129,7 +129,9 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
     for at, name in meshes or clouds:
         one = scene.geometry[name]
         points.append(trimesh.transform_points(one.vertices, at))
-        normals = one.vertex_normals if meshes else stored[name].get("vertex_normals")
+        normals = stored[name].get("vertex_normals")
+        if meshes and normals is None:
+            normals = _normals(one.vertices, one.faces)
         if normals is not None and not np.array_equal(at[:3, :3], np.eye(3)):
             normals = unit_vectors(normals @ np.linalg.inv(at[:3, :3]))
         for key, values in (("normals", normals), ("colors", colors[name])):
@@ -149,10 +151,17 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
     return arrays
 
 
+def _normals(vertices: Floats, faces: NDArray) -> Floats:
+    """(v, 3) those of the triangles at each vertex; trimesh has none for triangles of less than 1e-13 square units."""
+    import trimesh
+
+    size = float(np.ptp(vertices, axis=0).max(initial=0)) or 1.0
+    return np.asarray(trimesh.Trimesh((vertices - vertices[0]) / size, faces, process=False).vertex_normals)
+
+
 def read_ply(path: Path) -> Arrays:
     """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
     # trimesh's own point cloud has no normals; its table of the file's properties has everything.
-    import trimesh
     from trimesh.exchange.ply import load_ply
 
     _check_columns(path)
@@ -172,8 +181,7 @@ def read_ply(path: Path) -> Arrays:
     _check_whole(path, {"vertex": _held(vertex)})
     arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
-        built = trimesh.Trimesh(loaded["vertices"], loaded["faces"], process=False)
-        arrays["normals"] = np.asarray(built.vertex_normals)
+        arrays["normals"] = _normals(loaded["vertices"], loaded["faces"])
     return arrays
 
 
@@ -277,7 +285,7 @@ def rounds_visibly(points: Floats) -> bool:
     if not len(points):
         return False
     with np.errstate(over="ignore"):
-        rounding = np.spacing(np.float32(np.abs(points).max())) / 2
+        rounding = float(np.spacing(np.float32(np.abs(points).max()))) / 2
         return not rounding <= 1e-6 * np.linalg.norm(np.ptp(points, axis=0))
 
 

@@ -115,7 +115,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     spacing, noise, normal_noise = spacing_and_noise(unit, tree)
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
-    omega = max(config.siren.first_omega_0, min(2 * np.pi / (WAVE * apart), config.dense_omega_0))
+    omega = max(config.siren.first_omega_0, min(2 * np.pi / max(WAVE * apart, 1e-9), config.dense_omega_0))
     weights = config.surface
     if noise > CALM * spacing:
         weights = replace(weights, between=False)

@@ -169,6 +169,7 @@ def report(command: Report) -> None:
     try:
         run = json.loads((command.run_dir / "run.json").read_text("utf-8"))
         places = [run[name] for name in ("scan", "mesh", "field")]
+        _ = run["seconds"], run["notes"], run["command"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
@@ -178,7 +179,13 @@ def report(command: Report) -> None:
     scan, mesh_path, field_path = map(Path, places)
     output = command.output or command.run_dir / "report.html"
     _check_page(output)
+    if not scan.exists():
+        raise InputError(f"the scan of {command.run_dir}, {scan}, is gone: put it back, or reconstruct again")
     check_places([scan, mesh_path, field_path], [output])
+    for name, path in (("mesh", mesh_path), ("field", field_path)):
+        if run.get(f"{name}_sha256", "") not in ("", files.sha256(path)):
+            gone = f"{path} is no longer what {command.run_dir} made"
+            raise InputError(f"{gone}: run it again, with an --output of its own")
     made, field = files.read_mesh(mesh_path), load_shape(field_path)
     cloud = load_fitted(scan, field)
     losses = run_of(field, command.run_dir).losses()

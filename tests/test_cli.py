@@ -71,6 +71,12 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     answer = np.load(tmp_path / "answer.npz")
     np.testing.assert_allclose(answer["distance"], RING_AND_BALL(answer["points"]), atol=0.03)
     np.testing.assert_allclose(np.linalg.norm(answer["gradient"], axis=1), 1, atol=1e-5)
+    capsys.readouterr()
+    np.save(tmp_path / "far.npy", np.array([[0.0, 0, 0.3], [9, 0, 0], [np.nan, 0, 0]]))
+    run("query", field, tmp_path / "far.npy", "--output", tmp_path / "answer.npz")
+    told = capsys.readouterr().err
+    assert "warning: 1 of 3 points lie beyond the cube around the scan" in told
+    assert "warning: 1 points have coordinates that are not finite: their distances are NaN" in told
 
     run("compare", tmp_path / "fine.ply", ring_and_ball, "--json", tmp_path / "figures.json")
     assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.025, (

@@ -302,6 +302,14 @@ def test_normals_behind_colours_need_not_be_of_unit_length(tmp_path: Path, norma
     np.testing.assert_array_equal(files.read_cloud(tmp_path / "scan.npy").normals, normals)
 
 
+@pytest.mark.parametrize("suffix", [".off", ".obj", ".ply"])
+def test_the_triangles_of_a_tiny_mesh_tell_its_normals(tmp_path: Path, suffix: str) -> None:
+    tiny = replace(BALL, vertices=1e-9 * BALL.vertices, normals=None)
+    files.write_mesh(tmp_path / f"ball{suffix}", tiny)
+    cloud = files.read_cloud(tmp_path / f"ball{suffix}")
+    assert (cloud.normals * unit_vectors(cloud.points)).sum(axis=1).min() > 0.9
+
+
 def test_a_flat_scan_has_one_normal(tmp_path: Path) -> None:
     up = np.tile([0.0, 0.0, 1.0], (40, 1))
     np.save(tmp_path / "scan.npy", np.hstack([POINTS * [1, 1, 0], COLORS, up]))
@@ -401,6 +409,15 @@ def test_meshes_keep_their_digits_at_any_size_and_place(
 def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="single precision is too coarse this far from the origin: write .ply"):
         files.write_mesh(tmp_path / "mesh.stl", replace(BALL, vertices=BALL.vertices + 5e6))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_glb_of_what_single_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
+    for scale in (1e-50, 1e50):
+        with pytest.raises(
+            InputError, match="GLB's single precision cannot hold .*: write .ply"
+        ):
+            files.write_mesh(tmp_path / "mesh.glb", replace(BALL, vertices=BALL.vertices * scale))
     assert not list(tmp_path.iterdir())
 
 

@@ -169,6 +169,13 @@ def test_noisy_normals_weigh_less_and_clean_ones_as_before(
     assert (weight < whole) == (degrees > from_on)
 
 
+def test_points_at_nearly_one_place_have_a_frequency() -> None:
+    flat = np.column_stack([places(200), np.zeros(200)])
+    far = np.concatenate([flat, [[1e20, 0, 0], [0, 1e20, 0]]])
+    unit = Frame.around(cloud := PointCloud(far, np.tile([0.0, 0, 1], (202, 1))), 0.1).to_unit(cloud)
+    assert suited(unit, PRESETS["draft"]).siren.first_omega_0 == PRESETS["draft"].dense_omega_0
+
+
 def test_weights_that_grow_by_factors_are_above_zero() -> None:
     for name in ("zero_level", "final_zero_level"):
         with pytest.raises(InputError, match=f"{name}, from or to which a weight grows, must be above 0; got 0"):

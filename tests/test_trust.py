@@ -390,6 +390,19 @@ def test_a_finished_run_leaves_an_interrupted_one_with_other_options(tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+def test_a_page_is_of_the_run_it_names(tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan, kept = Path(shutil.copy(ring_and_ball, tmp_path)), tmp_path / "kept"
+    run("reconstruct", scan, "--run-dir", kept, *FAST)
+    run("report", kept)
+    run("reconstruct", scan, "--seed", "1", *FAST)
+    capsys.readouterr()
+    said = refused(capsys, "report", kept)
+    assert "_mesh.ply is no longer what" in said
+    assert "run it again, with an --output of its own" in said
+    scan.unlink()
+    assert f"the scan of {kept}, {scan}, is gone: put it back" in refused(capsys, "report", kept)
+
+
 def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
     (tmp_path / "losses-k.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write .*losses-k.jsonl: Is a directory: choose another --run-dir"):
