@@ -414,9 +414,7 @@ def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:
 
 def test_a_glb_of_what_single_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     for scale in (1e-50, 1e50):
-        with pytest.raises(
-            InputError, match="GLB's single precision cannot hold .*: write .ply"
-        ):
+        with pytest.raises(InputError, match="GLB's single precision cannot hold .*: write .ply"):
             files.write_mesh(tmp_path / "mesh.glb", replace(BALL, vertices=BALL.vertices * scale))
     assert not list(tmp_path.iterdir())
 
