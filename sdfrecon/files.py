@@ -152,7 +152,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
 
     PLY holds doubles where single precision would lose digits (georeferenced scans); GLB, whose format has none, gets
     the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending, a place that
-    refuses it, or an STL whose single precision would move vertices visibly.
+    refuses it, or an STL or a GLB whose single precision would move vertices visibly.
     """
     path = Path(path)
     check_mesh_ending(path)
@@ -183,7 +183,7 @@ def check_precision(path: Path, points: Floats) -> None:
     points = points[finite(points)]
     if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
-    if path.suffix.lower() == ".glb" and meshfiles.rounds_visibly(points - points.mean(axis=0)):
+    if path.suffix.lower() == ".glb" and meshfiles.rounds_visibly(points - points[:1]):
         raise InputError(f"{path}: GLB's single precision cannot hold what is so small or large: write .ply")
 
 
