@@ -158,6 +158,7 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
     """A mesh's vertices and points on its triangles far from them, of few vertices these alone; None if not needed."""
     from scipy.spatial import cKDTree
 
+    from sdfrecon.cleaning import computable
     from sdfrecon.files import read_mesh
     from sdfrecon.finishing import open_distance
     from sdfrecon.metrics import sample_surface
@@ -167,7 +168,10 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
         mesh = read_mesh(path)
     except InputError:  # points alone, or triangles without an area: its points are what there is
         return None
-    if not len(vertices) or not 0 < mesh.areas.sum() < np.inf:
+    if not len(vertices):
+        return None
+    computable(vertices.points)
+    if not 0 < mesh.areas.sum() < np.inf:
         return None
     if mesh.normals is not None:  # the file's say more of the sides than the order of a triangle's corners
         turned = np.einsum("fd,fkd->f", mesh.face_normals, mesh.normals[mesh.faces]) < 0
