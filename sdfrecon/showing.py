@@ -168,8 +168,7 @@ def report(command: Report) -> None:
 
     try:
         run = json.loads((command.run_dir / "run.json").read_text("utf-8"))
-        places = [run[name] for name in ("scan", "mesh", "field")]
-        _ = run["seconds"], run["notes"], run["command"]
+        places = [run[name] for name in ("scan", "mesh", "field", "seconds", "notes", "command")][:3]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
             f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
