@@ -177,9 +177,9 @@ class Lattice:
             row = rows[at]
             lattice = self.origins[row] + np.stack(cell, -1)
             value = self.field.value(self.unit(lattice))[:, 0]
-            # The outermost layer counts as outside: that caps what leaves the cube.
             if value.isnan().any():
                 raise InputError("the field's values are no numbers at some places: fit it again")
+            # The outermost layer counts as outside: that caps what leaves the cube.
             border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
             self.values[(row, *cell)] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
 

@@ -148,17 +148,18 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         raise InputError(f"unknown ending of {path}: a picture is written as one of {' '.join(WRITERS)}")
     if pixels.dtype != np.uint8:
         pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
-    if path.suffix.lower() in (".jpg", ".jpeg") and pixels.ndim == 3:
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    if jpeg and max(pixels.shape[:2]) > JPEG_SIDE:
+        raise InputError(f"a JPEG is at most {JPEG_SIDE:,} pixels wide and high, and {path} would be more: write .png")
+    if jpeg and pixels.ndim == 3:
         pixels = opaque(pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     how: dict[str, Any] = {}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if jpeg:
         how = {"quality": 95, "subsampling": 0}
     elif path.suffix.lower() in (".tif", ".tiff") and pixels.shape[2:] == (2,):  # else it would be h pages
         how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
-    if path.suffix.lower() in (".jpg", ".jpeg") and max(pixels.shape[:2]) > JPEG_SIDE:
-        raise InputError(f"a JPEG is at most {JPEG_SIDE:,} pixels wide and high, and {path} would be more: write .png")
     with replacing(path) as temporary:
         iio.imwrite(temporary, pixels, **how)
 
