@@ -17,8 +17,8 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sdfrecon needs Python 3.11 or newer")'
-	$(PYTHON) -m venv .venv || { echo "on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "sdfrecon needs Python 3.11 or newer: where it has another name, make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv || { echo "on Debian or Ubuntu: apt-get install $(notdir $(PYTHON))-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -c 'from sdfrecon.meshfiles import open3d; open3d()'

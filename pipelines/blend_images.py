@@ -1,6 +1,6 @@
 """One image is put into another, seamlessly: `python pipelines/blend_images.py SOURCE TARGET MASK RIGHT DOWN PNG`.
 
-The same as `sdfrecon image blend`: what to read, and to change, first.
+The same as `sdfrecon image blend` of pictures without transparency: what to read, and to change, first.
 """
 
 import sys

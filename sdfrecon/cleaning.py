@@ -45,7 +45,7 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             cloud = cloud.select(mask)
 
     keep(_usable(cloud.points) & finite(cloud.normals), "coordinates or normals not finite")
-    keep(np.asarray(cloud.normals.any(axis=1)), "zero normals")
+    keep(oriented(cloud), "zero normals")
     keep(first_of_each(cloud.points), "exact copies of another point")
     enough(cloud, notes)
     computable(cloud.points)
@@ -207,8 +207,14 @@ def check_normals(cloud: PointCloud) -> None:
             f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals, and for terrain or a room "
             "--viewpoint X Y Z, a place that sees the surface"
         )
-    if not (finite(cloud.normals) & cloud.normals.any(axis=1)).any():
+    if not oriented(cloud).any():
         raise InputError("all normals are zero, or not finite: pass --estimate-normals")
+
+
+def oriented(cloud: PointCloud) -> NDArray[np.bool_]:
+    """(n,) true for points that have a normal."""
+    assert cloud.normals is not None
+    return finite(cloud.normals) & cloud.normals.any(axis=1)
 
 
 def enough(cloud: PointCloud, notes: Sequence[str] = ()) -> None:

@@ -32,7 +32,7 @@ from sdfrecon.console import (
     say,
     with_steps,
 )
-from sdfrecon.geometry import Floats, InputError, PointCloud
+from sdfrecon.geometry import Floats, InputError, PointCloud, finite
 from sdfrecon.options import Demo, Device, MeshCommand, Query, Reconstruct
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ Tell = Callable[[str], None]
 
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
-    from sdfrecon import fieldfiles, files
-    from sdfrecon.cleaning import check_normals, distinct, together
+    from sdfrecon import fieldfiles, files, meshfiles
+    from sdfrecon.cleaning import check_normals, distinct, oriented, together
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import check_folder
 
@@ -70,11 +70,15 @@ def reconstruct(command: Reconstruct) -> None:
     cloud, lines = load_scan(scan, command.box, command.max_points)
     for line in lines:
         tell(line)
+    used = PointCloud(cloud.points)
     if not command.estimate_normals:
         check_normals(cloud)
-    used = distinct(PointCloud(cloud.points))
+        used = used.select(oriented(cloud))
+    used = distinct(used)
     used = used.select(together(used.points))
     files.check_precision(output, used.points)
+    if page is not None:
+        meshfiles.open3d()
     tell(f"{scan}: {describe(cloud)}")
     _announce(used, config, command, tell)
     if command.estimate_normals:
@@ -100,9 +104,10 @@ def reconstruct(command: Reconstruct) -> None:
     files.write_mesh(output, result.mesh)
     if field is not None:
         fieldfiles.save_field(field, result.field)
+    kept = not streamed and output.is_file()
     run = {
         "scan": str(scan.absolute()),
-        "mesh": None if streamed else str(output.absolute()),
+        "mesh": str(output.absolute()) if kept else None,
         "field": field and str(field.absolute()),
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
@@ -114,10 +119,10 @@ def reconstruct(command: Reconstruct) -> None:
         write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
     if command.run_dir is None:
         if run_of(result.field, run_dir).remove():
-            tell(f"{run_dir} still holds an interrupted run with other options, which its command goes on with")
+            tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not "
+                 "wanted")  # fmt: skip
     else:
-        made = None if streamed else files.sha256(output)
-        run |= {"mesh_sha256": made, "field_sha256": field and files.sha256(field)}
+        run |= {"mesh_sha256": files.sha256(output) if kept else None, "field_sha256": field and files.sha256(field)}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 
@@ -201,10 +206,11 @@ def query(command: Query) -> None:
     check_places([command.field, command.points], [command.output])
     field = load_shape(command.field, command.device)
     points = files.read_cloud(command.points).points
-    distance = field.distance(points)
+    known = finite(points)
+    distance = np.where(known, field.distance(points), np.nan)
     files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
-    _warn_beyond(points, field)
-    if unknown := int(np.isnan(distance).sum()):
+    _warn_beyond(np.where(known[:, None], points, np.nan), field)
+    if unknown := int((~known).sum()):
         note(f"warning: {unknown:,} points have coordinates that are not finite: their distances are NaN")
     say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
 

@@ -159,15 +159,16 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
     from scipy.spatial import cKDTree
 
     from sdfrecon.cleaning import computable
-    from sdfrecon.files import read_mesh
+    from sdfrecon.files import NoArea, NoTriangles, read_mesh
     from sdfrecon.finishing import open_distance
     from sdfrecon.metrics import sample_surface
 
     vertices = vertices.select(finite(vertices.points))
     try:
         mesh = read_mesh(path)
-    except InputError:  # points alone, or triangles without an area: its points are what there is
+    except (NoTriangles, NoArea):  # its points are what there is
         return None
+    mesh = replace(mesh, faces=mesh.faces[finite(mesh.vertices)[mesh.faces].all(axis=1)])
     if not len(vertices):
         return None
     computable(vertices.points)

@@ -32,6 +32,10 @@ class NoTriangles(InputError):
     """A file of points alone where a mesh was expected."""
 
 
+class NoArea(InputError):
+    """A file whose triangles have none."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not.
@@ -114,7 +118,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     }
     if suffix not in readers:
         raise InputError(
-            f"unknown ending of {path}: a scan is one of {' '.join(CLOUD_READERS)}: "
+            f"unknown ending of {path}: {_instead(path, 'scan')} one of {' '.join(CLOUD_READERS)}: "
             "convert others to PLY, in CloudCompare for example"
         )
     with reading(path, f"{suffix[1:].upper()} scan"):
@@ -123,6 +127,11 @@ def read_cloud(path: str | Path) -> PointCloud:
         if not len(cloud):
             raise InputError(f"{path} holds no points: expected a scan")
         return cloud
+
+
+def _instead(path: Path, what: str) -> str:
+    """What to take instead of a file of unknown ending, before the endings that there are."""
+    return "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else f"a {what} is"
 
 
 def has_faces(path: Path) -> bool:
@@ -135,15 +144,14 @@ def read_mesh(path: str | Path) -> Mesh:
     """A triangle mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what is none."""
     path = Path(path)
     if path.suffix.lower() not in MESH_READERS:
-        way = "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else "a mesh is"
-        raise InputError(f"unknown ending of {path}: {way} one of {' '.join(MESH_READERS)}")
+        raise InputError(f"unknown ending of {path}: {_instead(path, 'mesh')} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
         arrays = meshfiles.read(path)
         if "faces" not in arrays:
             raise NoTriangles(f"{path} holds no triangles: expected a mesh, not a point cloud")
         mesh = Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
         if not len(mesh.faces):
-            raise InputError(f"{path} holds triangles without an area alone: the mesh is damaged")
+            raise NoArea(f"{path} holds triangles without an area alone: the mesh is damaged")
         return mesh
 
 
@@ -179,8 +187,10 @@ def check_mesh_ending(path: Path) -> None:
 
 
 def check_precision(path: Path, points: Floats) -> None:
-    """Raises InputError where a format cannot tell points (n, 3) of a shape from one another."""
+    """Raises InputError where a format cannot tell points (n, 3) of a shape from one another, or nothing writes it."""
     points = points[finite(points)]
+    if (path == STREAM or path.suffix.lower() == ".ply") and meshfiles.rounds_visibly(points):
+        meshfiles.open3d()
     if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
     if path.suffix.lower() == ".glb" and meshfiles.rounds_visibly(points - points[:1]):

@@ -115,8 +115,8 @@ def fit(
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
 
-    Raises Interrupted on Ctrl-C, at once at the second; InputError for a checkpoint of another network or device;
-    Diverged where RETRIES halvings did not help.
+    Raises Interrupted on Ctrl-C, KeyboardInterrupt at once at the second; InputError for a checkpoint of another
+    network or device; Diverged where RETRIES halvings did not help.
     """
     begun = _read(checkpoint) if checkpoint is not None and checkpoint.exists() else None
     rounded = bool(begun["bfloat16"]) if begun else faster_in_bfloat16(field.weights[0].device)

@@ -66,13 +66,14 @@ def fit(command: ImageFit) -> None:
 def render(command: ImageRender) -> None:
     """Field -> picture."""
     from sdfrecon.memory import check_free
-    from sdfrecon.pictures import write_image
+    from sdfrecon.pictures import check_size, write_image
 
     _places([command.field], [], [command.output])
     field = _field(command.field, command.device)
     field.check_region(command.region)
     width, height = command.size or _alike(field, command.region)
     at_least(1, "--size", min(width, height))
+    check_size(command.output, (height, width))
     check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
     write_image(command.output, field.render(height, width, command.region))
     say(f"{command.output}: {width} x {height}")
@@ -235,22 +236,27 @@ def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
     """The same for files of these names in a folder, which need not be there yet."""
     _places(inputs, [], [])
     if folder.is_dir():
-        check_places([path for path in inputs if path.exists()], [folder / name for name in names])
+        check_places([path for path in inputs if path.is_file()], [folder / name for name in names])
 
 
 def _image(path: Path, longest: int | None) -> Floats:
     """The image, shrunk so that its longer side has `longest` pixels where it has more."""
     from skimage.transform import resize
 
-    from sdfrecon.pictures import read_image
+    from sdfrecon.images import alpha
+    from sdfrecon.pictures import read_image, unmultiplied
 
     image = read_image(path)
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
     if longest is None or max(height, width) <= longest:
         return image
     at_least(8, "--size", longest)
     share = longest / max(height, width)
-    return resize(image, (max(3, round(height * share)), max(3, round(width * share))), anti_aliasing=True)
+    shape, clear = (max(3, round(height * share)), max(3, round(width * share))), channels in (2, 4)
+    if clear:  # else what is hidden under transparency would show at its edges
+        image[..., :-1] *= alpha(image)[..., None]
+    small = resize(image, shape, anti_aliasing=True)
+    return unmultiplied(small) if clear else small
 
 
 def _field(path: Path, device: str) -> ImageField:

@@ -155,8 +155,12 @@ def _normals(vertices: Floats, faces: NDArray) -> Floats:
     """(v, 3) those of the triangles at each vertex; trimesh has none for triangles of less than 1e-13 square units."""
     import trimesh
 
-    size = float(np.ptp(vertices, axis=0).max(initial=0)) or 1.0
-    return np.asarray(trimesh.Trimesh((vertices - vertices[0]) / size, faces, process=False).vertex_normals)
+    extent = np.ptp(vertices[faces], axis=1).max(axis=1)
+    faces, extent = faces[np.isfinite(extent)], extent[np.isfinite(extent)]
+    if not len(faces):
+        return np.zeros_like(vertices)
+    scaled = (vertices - vertices[faces[0, 0]]) / (float(np.median(extent)) or 1.0)
+    return np.asarray(trimesh.Trimesh(scaled, faces, process=False).vertex_normals)
 
 
 def read_ply(path: Path) -> Arrays:
@@ -265,7 +269,9 @@ def write_double_ply(path: Path, mesh: Mesh) -> None:
     numbers = (mesh.vertices, mesh.normals, mesh.colors)
     least = 13 * len(mesh.faces) + sum(values.nbytes for values in numbers if values is not None)
     # It says nothing of a disk that is full.
-    if not open3d().io.write_triangle_mesh(os.fsencode(path), built) or path.stat().st_size < least:
+    if not open3d().io.write_triangle_mesh(os.fsencode(path), built) or (
+        path.is_file() and path.stat().st_size < least
+    ):
         raise OSError("Open3D could not write it all")
 
 

@@ -20,7 +20,7 @@ from sdfrecon.memory import check_free
 PILLOWS = (5, 6, 7)
 """How TIFFs may be compressed that tifffile does not read without another library: LZW and JPEG."""
 WRITERS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-JPEG_SIDE = 65_500
+JPEGS, JPEG_SIDE = (".jpg", ".jpeg"), 65_500
 SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
 TIFFS = (b"II*\0", b"MM\0*")
@@ -75,8 +75,9 @@ def _read_picture(path: Path) -> NDArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
             about = iio.immeta(stored, plugin="pillow")
-            _check_room(path, about.get("shape", ()), 4)
-            mode = "RGBA" if "transparency" in about else "RGB" if about.get("mode") in ("CMYK", "YCbCr") else None
+            mode = "RGBA" if "transparency" in about else "RGB" if about["mode"] in ("CMYK", "YCbCr") else None
+            shown = mode or {"P": "RGB"}.get(about["mode"], about["mode"])
+            _check_room(path, about["shape"], Image.getmodebands(shown))
             pixels = np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
             return pixels[0] if path.suffix.lower() == ".gif" and len(pixels) == 1 else pixels  # a still one
     except OSError as error:
@@ -97,6 +98,7 @@ def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:
 def _read_tiff(path: Path) -> NDArray:
     """The first page. imageio, and tifffile's own imread, never come to an end on some pages without data."""
     import tifffile
+    from skimage.util import img_as_float64
 
     logging.getLogger("tifffile").disabled = True
     with tifffile.TiffFile(path) as file:
@@ -117,7 +119,7 @@ def _read_tiff(path: Path) -> NDArray:
         multiplied = [int(e) for e in page.extrasamples] == [ASSOCIATED] and (
             pixels.dtype.kind == "f" or pixels.dtype.itemsize < 4
         )
-        return _unmultiplied(pixels) if multiplied else pixels
+        return unmultiplied(img_as_float64(pixels)) if multiplied else pixels
 
 
 def _upright(pixels: NDArray, orientation: int) -> NDArray:
@@ -127,11 +129,9 @@ def _upright(pixels: NDArray, orientation: int) -> NDArray:
     return pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
 
 
-def _unmultiplied(pixels: NDArray) -> Floats:
+def unmultiplied(image: Floats) -> Floats:
     """(h, w, c) colours that were multiplied by the alpha behind them, and that."""
-    from skimage.util import img_as_float64
-
-    colours, alpha = np.split(img_as_float64(pixels), [-1], axis=2)
+    colours, alpha = np.split(image, [-1], axis=2)
     colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0).clip(max=1)
     return np.concatenate([colours, alpha], axis=2)
 
@@ -148,9 +148,8 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         raise InputError(f"unknown ending of {path}: a picture is written as one of {' '.join(WRITERS)}")
     if pixels.dtype != np.uint8:
         pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
-    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    if jpeg and max(pixels.shape[:2]) > JPEG_SIDE:
-        raise InputError(f"a JPEG is at most {JPEG_SIDE:,} pixels wide and high, and {path} would be more: write .png")
+    jpeg = path.suffix.lower() in JPEGS
+    check_size(path, pixels.shape)
     if jpeg and pixels.ndim == 3:
         pixels = opaque(pixels)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -162,6 +161,12 @@ def write_image(path: str | Path, pixels: NDArray) -> None:
         how = {"photometric": "minisblack", "planarconfig": "contig", "extrasamples": ["unassalpha"]}
     with replacing(path) as temporary:
         iio.imwrite(temporary, pixels, **how)
+
+
+def check_size(path: Path, shape: Sequence[int]) -> None:
+    """Raises InputError where the format has no pictures of a shape (h, w, ...)."""
+    if path.suffix.lower() in JPEGS and max(shape[:2]) > JPEG_SIDE:
+        raise InputError(f"a JPEG is at most {JPEG_SIDE:,} pixels wide and high, and {path} would be more: write .png")
 
 
 def write_panels(path: Path, rows: Sequence[Sequence[Panel]]) -> None:

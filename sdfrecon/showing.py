@@ -174,7 +174,7 @@ def report(command: Report) -> None:
             f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
         ) from None
     if None in places:
-        raise InputError(f"the mesh of {command.run_dir} went to standard output: give --output a file")
+        raise InputError(f"the mesh of {command.run_dir} went down a pipe: give --output a file")
     scan, mesh_path, field_path = map(Path, places)
     output = command.output or command.run_dir / "report.html"
     _check_page(output)

@@ -72,11 +72,12 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     np.testing.assert_allclose(answer["distance"], RING_AND_BALL(answer["points"]), atol=0.03)
     np.testing.assert_allclose(np.linalg.norm(answer["gradient"], axis=1), 1, atol=1e-5)
     capsys.readouterr()
-    np.save(tmp_path / "far.npy", np.array([[0.0, 0, 0.3], [9, 0, 0], [np.nan, 0, 0]]))
+    np.save(tmp_path / "far.npy", np.array([[0.0, 0, 0.3], [9, 0, 0], [np.nan, 0, 0], [0, -np.inf, 0]]))
     run("query", field, tmp_path / "far.npy", "--output", tmp_path / "answer.npz")
     told = capsys.readouterr().err
-    assert "warning: 1 of 3 points lie beyond the cube around the scan" in told
-    assert "warning: 1 points have coordinates that are not finite: their distances are NaN" in told
+    assert "warning: 1 of 4 points lie beyond the cube around the scan" in told
+    assert "warning: 2 points have coordinates that are not finite: their distances are NaN" in told
+    np.testing.assert_array_equal(np.isnan(np.load(tmp_path / "answer.npz")["distance"]), [False, False, True, True])
 
     run("compare", tmp_path / "fine.ply", ring_and_ball, "--json", tmp_path / "figures.json")
     assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.025, (
@@ -209,8 +210,10 @@ def test_a_part_of_a_scan_is_taken_and_taken_again(
 def test_what_is_said_before_is_of_what_will_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     along, across = (grid.ravel() for grid in np.meshgrid(np.arange(0, 40, 0.05), np.arange(40.0)))
     profiles = np.stack([along, across, 0 * along], axis=1)
-    points = np.append(profiles, [[9e9, 0, 0]], axis=0)
-    np.savez(tmp_path / "lines.npz", points=points, normals=np.tile([0, 0, 1.0], (len(points), 1)))
+    points = np.concatenate([profiles, [[9e9, 0, 0]], profiles + 0.5])
+    normals = np.tile([0, 0, 1.0], (len(points), 1))
+    normals[len(profiles) + 1 :] = np.nan  # where a depth camera saw nothing
+    np.savez(tmp_path / "lines.npz", points=points, normals=normals)
     call = ("reconstruct", tmp_path / "lines.npz", "--output", tmp_path / "lines.ply", "--trim", "0.1")
     assert "--trim 0.1 cuts the surface between the points" in refused(capsys, *call, "--quiet")
     with pytest.raises(SystemExit):

@@ -13,7 +13,7 @@ from test_meshing import Ball
 
 from sdfrecon import fieldfiles, files, meshfiles
 from sdfrecon.columns import to_bytes
-from sdfrecon.console import load_mesh_or_cloud
+from sdfrecon.console import load_mesh_or_cloud, load_scan
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
@@ -447,6 +447,22 @@ def test_a_mesh_given_as_a_scan_is_its_vertices(tmp_path: Path) -> None:
     assert (normals * BALL.normals).sum(axis=1).min() > 0.9
 
 
+@pytest.mark.parametrize("stray", [np.nan, np.inf, 1e12])
+@pytest.mark.parametrize("used", [False, True])
+def test_a_vertex_astray_leaves_the_others_their_normals(tmp_path: Path, stray: float, used: bool) -> None:
+    vertices, faces = np.append(BALL.vertices, [[stray, 0, 0]], axis=0), BALL.faces
+    if used:
+        faces = np.append(faces, [[0, 1, len(vertices) - 1]], axis=0)
+    header = f"ply\nformat ascii 1.0\nelement vertex {len(vertices)}\n"
+    header += "".join(f"property double {axis}\n" for axis in "xyz")
+    header += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    rows = [f"{x} {y} {z}" for x, y, z in vertices] + [f"3 {a} {b} {c}" for a, b, c in faces]
+    (tmp_path / "mesh.ply").write_text(header + "\n".join(rows) + "\n")
+    normals = files.read_cloud(tmp_path / "mesh.ply").normals
+    assert normals is not None
+    assert ((normals[:-1] * BALL.normals).sum(axis=1) > 0.9).sum() >= len(BALL.vertices) - 2
+
+
 def field() -> Field:
     siren = Siren(3, 1, SirenConfig(8, 1), torch.Generator().manual_seed(0))
     return Field(siren, Frame((1.0, 2.0, 3.0), 4.0), {"scan": {"name": "x"}})
@@ -581,8 +597,9 @@ def test_a_text_of_a_mesh_that_was_cut_short_is_refused(tmp_path: Path, suffix: 
     path.write_bytes(whole)
     assert len(files.read_mesh(path).faces) == len(BALL.faces)
     path.write_bytes(whole[:-200])
-    with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncated"):
-        files.read_mesh(path)
+    for read in (files.read_mesh, lambda path: load_scan(path, None, None)):
+        with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncated"):
+            read(path)
 
 
 def test_complex_numbers_are_no_points(tmp_path: Path) -> None:
@@ -597,6 +614,13 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(InputError, match="got the directory .*folder.ply"):
         files.read_cloud(tmp_path / "folder.ply")
+
+
+def test_a_field_is_neither_a_scan_nor_a_mesh(tmp_path: Path) -> None:
+    fieldfiles.save_field(tmp_path / "field.safetensors", field())
+    for read in (files.read_cloud, files.read_mesh):
+        with pytest.raises(InputError, match="make a mesh of it with `sdfrecon mesh`, or take one of .ply"):
+            read(tmp_path / "field.safetensors")
 
 
 def test_a_cloud_is_no_mesh(tmp_path: Path) -> None:

@@ -206,6 +206,22 @@ def test_networks_are_compared(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "curves.png", "psnr.json"}
 
 
+def test_what_is_hidden_under_transparency_does_not_show_in_a_smaller_image(tmp_path: Path) -> None:
+    image = np.ones((32, 32, 4))
+    image[:, :16], image[:, 16:, 3] = (1, 0, 0, 1), 0
+    pictures.write_image(tmp_path / "logo.png", image)
+    small = image_commands._image(tmp_path / "logo.png", 11)
+    seen = small[..., 3] > 1e-3
+    assert 0 < small[..., 3][seen].min() < 0.9
+    np.testing.assert_allclose(small[seen][:, :3], np.tile([1.0, 0, 0], (seen.sum(), 1)), atol=1e-6)
+
+
+def test_a_folder_called_like_a_sample_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("camera").mkdir()
+    image_commands._folder([Path("camera")], Path("camera"), ["figure.png"])
+
+
 def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     field, out = tmp_path / "f.safetensors", tmp_path / "out.png"
     pictures.write_image(tmp_path / "mask.png", np.ones((7, 9)))

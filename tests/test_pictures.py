@@ -44,6 +44,15 @@ def test_colours_that_do_not_fit_into_memory_are_refused_before(
             pictures.read_image(tmp_path / name)
 
 
+def test_a_picture_needs_the_memory_of_its_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed: list[float] = []
+    monkeypatch.setattr(pictures, "check_free", lambda what, size, way: needed.append(size))
+    for channels in range(1, 5):
+        pictures.write_image(tmp_path / "a.png", COLOURS[..., :channels])
+        pictures.read_image(tmp_path / "a.png")
+    assert needed == [24 * 6 * 8 * channels for channels in range(1, 5)]
+
+
 def test_sixteen_bits_and_floats_keep_their_digits(tmp_path: Path) -> None:
     deep = (65535 * COLOURS[..., 0]).astype(np.uint16)
     imsave(tmp_path / "deep.png", deep, check_contrast=False)

@@ -1,5 +1,6 @@
 """What real files bring, at the command: every bad scan gets one line or a good mesh, and nothing is lost."""
 
+import json
 import os
 import resource
 import shlex
@@ -207,6 +208,12 @@ def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert free_memory() == pytest.approx(machine, rel=0.2)
 
 
+def test_what_the_program_around_holds_is_not_counted() -> None:
+    code = "import numpy, subprocess, sys; a = numpy.ones(50_000_000); subprocess.run([sys.executable, *sys.argv[1:]])"
+    line = [sys.executable, "-c", code, "-c", "from sdfrecon.memory import held; print(held())"]
+    assert 1e6 < float(subprocess.run(line, capture_output=True, text=True, check=True).stdout) < 4e8
+
+
 def command(*args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     """The command as a process of its own."""
     line = [sys.executable, "-m", "sdfrecon.cli", *map(str, args)]
@@ -266,6 +273,20 @@ def test_two_runs_on_one_folder_the_second_is_refused(
     assert (tmp_path / "mesh.ply").exists()
 
 
+def test_the_mesh_goes_down_a_named_pipe(tmp_path: Path, ring_and_ball: Path) -> None:
+    pipe, far = tmp_path / "mesh.ply", tmp_path / "far.npz"
+    os.mkfifo(pipe)
+    cloud = files.read_cloud(ring_and_ball)
+    assert cloud.normals is not None
+    files.write_arrays(far, points=cloud.points + 5e6, normals=cloud.normals)
+    for scan, run_dir in ((ring_and_ball, tmp_path / "run"), (far, tmp_path / "other")):
+        with open(tmp_path / "read.ply", "wb") as read, subprocess.Popen(["cat", str(pipe)], stdout=read):
+            done = command("reconstruct", scan, "--output", pipe, "--run-dir", run_dir, *FAST, timeout=100)
+            assert done.returncode == 0, done.stderr
+        assert len(files.read_mesh(tmp_path / "read.ply").faces) > 1000
+        assert json.loads((run_dir / "run.json").read_text())["mesh"] is None
+
+
 def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("reconstruct", ring_and_ball, "--output", tmp_path / "mesh.ply", *FAST)
     (tmp_path / "alone").mkdir()
@@ -278,7 +299,7 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
     kept = scan.parent / "run"
     subprocess.run([*line, "--run-dir", str(kept)], capture_output=True, check=True)
     capsys.readouterr()
-    assert "went to standard output: give --output a file" in refused(capsys, "report", kept)
+    assert "went down a pipe: give --output a file" in refused(capsys, "report", kept)
     line[3:] = ["mesh", str(tmp_path / "mesh.safetensors"), "--output", "-", "--resolution", "48"]
     silent = subprocess.run(["sh", "-c", f"{shlex.join(line)} 2>&-"], capture_output=True, check=True)
     assert silent.stdout.startswith(b"ply\n")
