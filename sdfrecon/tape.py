@@ -119,7 +119,8 @@ class Tape:
             after = torch.mul(rows, self.cosine[layer], out=self.after[layer])
             if layer:
                 rows = torch.mm(after, self.rounded[layer], out=self.before[layer - 1])
-        self.gradient = (after.to(weight.dtype) @ sines[0][0])[:, None].requires_grad_()
+        # Here and in `_backward_rows`: three rows times a matrix take half of the time of a matrix times three columns.
+        self.gradient = (sines[0][0].T @ after.to(weight.dtype).T).T[:, None].requires_grad_()
         return self.gradient
 
     @torch.no_grad()
@@ -169,7 +170,7 @@ class Tape:
         if gradient is not None:  # up through it: what reaches each cosine goes, times -sine, to that layer's z
             below, through = gradient[:, 0].to(self.dtype), one
             for layer, w in enumerate(sines):
-                weights[layer] += self.after[layer].T @ below
+                weights[layer] += self.after[layer].T @ below if layer else (below.T @ self.after[0]).T
                 torch.mm(below, w.T, out=through)
                 before = self.before[layer]
                 torch.mul(before if layer < last else weight, through, out=before)
@@ -184,7 +185,7 @@ class Tape:
             z = torch.mul(upper, self.cosine[layer], out=two)
             if gradient is not None:
                 z.addcmul_(self.before[layer], self.sine[layer], value=-1)
-            weights[layer] += z.T @ (self.sine[layer - 1] if layer else self.points.to(self.dtype))
+            weights[layer] += z.T @ self.sine[layer - 1] if layer else (self.points.to(self.dtype).T @ z).T
             biases[layer] += (ones @ z)[0]
             if layer:
                 upper = torch.mm(z, sines[layer], out=one)
