@@ -104,11 +104,11 @@ def reconstruct(command: Reconstruct) -> None:
     files.write_mesh(output, result.mesh)
     if field is not None:
         fieldfiles.save_field(field, result.field)
-    kept = not streamed and output.is_file()
+    stays = field if field is not None and field.is_file() else None
     run = {
         "scan": str(scan.absolute()),
-        "mesh": str(output.absolute()) if kept else None,
-        "field": field and str(field.absolute()),
+        "mesh": str(output.absolute()) if not streamed and output.is_file() else None,
+        "field": stays and str(stays.absolute()),
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
         "notes": result.notes,
@@ -122,7 +122,7 @@ def reconstruct(command: Reconstruct) -> None:
             tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not "
                  "wanted")  # fmt: skip
     else:
-        run |= {"mesh_sha256": files.sha256(output) if kept else None, "field_sha256": field and files.sha256(field)}
+        run |= {"mesh_sha256": run["mesh"] and files.sha256(output), "field_sha256": stays and files.sha256(stays)}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 
@@ -206,11 +206,11 @@ def query(command: Query) -> None:
     check_places([command.field, command.points], [command.output])
     field = load_shape(command.field, command.device)
     points = files.read_cloud(command.points).points
-    known = finite(points)
-    distance = np.where(known, field.distance(points), np.nan)
-    files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(points))
-    _warn_beyond(np.where(known[:, None], points, np.nan), field)
-    if unknown := int((~known).sum()):
+    asked = np.where(finite(points)[:, None], points, np.nan)
+    distance = field.distance(asked)
+    files.write_arrays(command.output, points=points, distance=distance, gradient=field.gradient(asked))
+    _warn_beyond(asked, field)
+    if unknown := int(np.isnan(distance).sum()):
         note(f"warning: {unknown:,} points have coordinates that are not finite: their distances are NaN")
     say(f"{command.output}: {len(points):,} points, {(distance < 0).sum():,} of them inside")
 
@@ -225,13 +225,14 @@ def _warn_beyond(points: Floats, field: Field) -> None:
 
 def demo(command: Demo) -> None:
     """The embedded scan -> mesh, field and picture."""
-    from sdfrecon import fieldfiles, files
+    from sdfrecon import fieldfiles, files, meshfiles
     from sdfrecon.demo import motorcycle
     from sdfrecon.pictures import write_image
     from sdfrecon.presets import preset
     from sdfrecon.reconstruction import run_of
     from sdfrecon.render import render
 
+    meshfiles.open3d()
     config = preset("draft")
     config = replace(config, fit=with_steps(config.fit, command.steps))
     files.make_folder(command.output)

@@ -83,8 +83,10 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{path} is empty: expected a {what}")
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
     except MemoryError:
         raise InputError(f"{path} takes more memory than there is: give a part of it") from None
     except PermissionError:
@@ -131,7 +133,9 @@ def read_cloud(path: str | Path) -> PointCloud:
 
 def _instead(path: Path, what: str) -> str:
     """What to take instead of a file of unknown ending, before the endings that there are."""
-    return "make a mesh of it with `sdfrecon mesh`, or take" if path.suffix == ".safetensors" else f"a {what} is"
+    if path.suffix.lower() == ".safetensors":
+        return "make a mesh of it with `sdfrecon mesh`, or take"
+    return f"a {what} is"
 
 
 def has_faces(path: Path) -> bool:
@@ -171,10 +175,15 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         return
     check_precision(path, mesh.vertices)
     with replacing(path) as temporary:
-        if path.suffix.lower() == ".ply" and meshfiles.rounds_visibly(mesh.vertices):
+        if _in_doubles(path, mesh.vertices):
             meshfiles.write_double_ply(temporary, mesh)
         else:
             meshfiles.write(temporary, mesh, path.stem)
+
+
+def _in_doubles(path: Path, points: Floats) -> bool:
+    """Whether a mesh with vertices among points (n, 3) is written in double precision there."""
+    return (path == STREAM or path.suffix.lower() == ".ply") and meshfiles.rounds_visibly(points)
 
 
 def check_mesh_ending(path: Path) -> None:
@@ -187,9 +196,10 @@ def check_mesh_ending(path: Path) -> None:
 
 
 def check_precision(path: Path, points: Floats) -> None:
-    """Raises InputError where a format cannot tell points (n, 3) of a shape from one another, or nothing writes it."""
+    """Raises InputError where a format cannot tell points (n, 3) of a shape from one another, or Open3D, which writes
+    doubles, cannot start."""
     points = points[finite(points)]
-    if (path == STREAM or path.suffix.lower() == ".ply") and meshfiles.rounds_visibly(points):
+    if _in_doubles(path, points):
         meshfiles.open3d()
     if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")

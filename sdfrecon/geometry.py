@@ -123,7 +123,8 @@ class Mesh:
         if len(self.faces) and not 0 <= self.faces.min() <= self.faces.max() < len(self.vertices):
             raise InputError(
                 f"faces must name vertices 0 to {len(self.vertices) - 1}; "
-                f"got {self.faces.min()} to {self.faces.max()}: the mesh is damaged"
+                f"got {self.faces.min()} to {self.faces.max()}: the mesh is damaged: "
+                "export it again, or its points alone"
             )
 
     @property

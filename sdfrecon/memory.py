@@ -57,7 +57,7 @@ def free_memory() -> float:
 def _numbers(path: Path) -> dict[str, float]:
     """The numbers of a file of the system by name, "" for one that stands alone; none where there is no such file."""
     try:
-        lines = [line.split() for line in path.read_text().splitlines()]
+        lines = [line.split() for line in path.read_text(errors="replace").splitlines()]
     except OSError:
         return {}
     pairs = [(line[0], line[1]) if len(line) > 1 else ("", line[0]) for line in lines if line]

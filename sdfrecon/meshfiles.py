@@ -156,10 +156,11 @@ def _normals(vertices: Floats, faces: NDArray) -> Floats:
     import trimesh
 
     extent = np.ptp(vertices[faces], axis=1).max(axis=1)
-    faces, extent = faces[np.isfinite(extent)], extent[np.isfinite(extent)]
-    if not len(faces):
+    sound = np.isfinite(extent) & (extent > 0)
+    if not sound.any():
         return np.zeros_like(vertices)
-    scaled = (vertices - vertices[faces[0, 0]]) / (float(np.median(extent)) or 1.0)
+    faces = faces[sound]
+    scaled = (vertices - np.median(vertices[faces[:, 0]], axis=0)) / np.median(extent[sound])
     return np.asarray(trimesh.Trimesh(scaled, faces, process=False).vertex_normals)
 
 

@@ -84,7 +84,8 @@ PRESETS = {
 WAVE = 10.5
 """Length of a wave of the first layer's frequency, in distances to the eighth neighbour (of lines, of an even part)."""
 FEW_WAVE = 7.0
-"""The same, at least, where points are few: shorter waves invent what is between them."""
+"""Length of the shortest wave, in distances to the eighth neighbour (of all points), that the first layer has where
+points are too few for its own frequency: shorter ones invent what is between them."""
 CALM = 0.09
 """Noise, in distances to the eighth neighbour, up to which it may be detail: clean points have some, too."""
 FOLLOWED = 0.0025
@@ -106,10 +107,10 @@ LEAST_BATCH = 256
 def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     """The configuration for a scan: `sized`, as fine as its points in the first layer, and as true to them as they are.
 
-    Points do not tell more than a wave as long as WAVE, and few of them no more than FEW_WAVE. Where they are noisy, a
-    surface through all of them would be the noise: they weigh the more, the more they are and the less noisy, by the
-    square root of both, and the eikonal term more. Noisy normals weigh less, by the square. Between points, none are
-    drawn where there is any noise to speak of.
+    The first frequency is raised to a wave of WAVE where points are dense, and lowered to one of FEW_WAVE where they
+    are few. Where they are noisy, a surface through all of them would be the noise: they weigh the more, the more they
+    are and the less noisy, by the square root of both, and the eikonal term more. Noisy normals weigh less, by the
+    square. Between points, none are drawn where there is any noise to speak of.
     """
     config = sized(config, len(unit))
     if config.surface is None:
@@ -118,7 +119,7 @@ def suited(unit: PointCloud, config: ReconstructConfig) -> ReconstructConfig:
     spacing, noise, normal_noise = spacing_and_noise(unit, tree)
     even = evened(unit, tree)
     apart = spacing if even is unit else spacing_and_noise(even)[0]
-    few = min(config.siren.first_omega_0, 2 * np.pi / max(FEW_WAVE * spacing, 1e-9))
+    few = min(config.siren.first_omega_0, 2 * np.pi / (FEW_WAVE * np.clip(spacing, 1e-9, 1.0)))
     omega = max(few, min(2 * np.pi / max(WAVE * apart, 1e-9), config.dense_omega_0))
     weights = config.surface
     if noise > CALM * spacing:

@@ -117,10 +117,10 @@ ACTIVATIONS = {
 class Siren(nn.Module):
     """Phi(x) = W_L sin(omega (W_{L-1} ... sin(omega_first (W_0 x + b_0)) ... + b_{L-1})) + b_L.
 
-    Maps (n, in_dim) to (n, out_dim). Initialisation as in the paper (section 3.2 and supplement 1.5), so that each
-    sine layer's argument is close to a standard normal at any depth. A positional encoding (Mildenhall et al. 2020,
-    section 5.1) is one more layer of sines before the others, which does not learn; layers of ReLUs start as in
-    He et al. 2015 (section 2.2), of tanh as in Glorot and Bengio 2010 (eq. 16).
+    Maps (n, in_dim) to (n, out_dim). Initialisation as in the paper (section 3.2 and supplement 1.5), so that with its
+    frequencies each sine layer's argument is close to a standard normal at any depth. A positional encoding (Mildenhall
+    et al. 2020, section 5.1) is one more layer of sines before the others, which does not learn; layers of ReLUs start
+    as in He et al. 2015 (section 2.2), of tanh as in Glorot and Bengio 2010 (eq. 16).
     """
 
     def __init__(

@@ -77,7 +77,9 @@ def test_from_a_scan_to_everything(tmp_path: Path, ring_and_ball: Path, capsys: 
     told = capsys.readouterr().err
     assert "warning: 1 of 4 points lie beyond the cube around the scan" in told
     assert "warning: 2 points have coordinates that are not finite: their distances are NaN" in told
-    np.testing.assert_array_equal(np.isnan(np.load(tmp_path / "answer.npz")["distance"]), [False, False, True, True])
+    answer = np.load(tmp_path / "answer.npz")
+    np.testing.assert_array_equal(np.isnan(answer["distance"]), [False, False, True, True])
+    assert np.isnan(answer["gradient"][2:]).all()
 
     run("compare", tmp_path / "fine.ply", ring_and_ball, "--json", tmp_path / "figures.json")
     assert 0 < json.loads((tmp_path / "figures.json").read_text())["chamfer"] < 0.025, (

@@ -76,7 +76,7 @@ def test_the_first_layer_is_as_fine_as_the_points(points: int, omega: float) -> 
     ball, thin = evenly_spread(points), np.array([1.0, 0.1, 0.1])
     unit = PointCloud(0.9 * ball * thin, ball / thin)
     # The spheroid has an area of 0.80, and an eighth neighbour is sqrt(8.5 * 0.80 / pi n) away.
-    assert suited(unit, SHORT).siren.first_omega_0 == pytest.approx(omega, abs=2)
+    assert suited(unit, SHORT).siren.first_omega_0 == pytest.approx(omega, rel=0.05)
     assert suited(unit, PRESETS["paper"]).siren.first_omega_0 == 30.0
     own = suited(unit, replace(SHORT, siren=SirenConfig(first_omega_0=90.0))).siren.first_omega_0
     assert own == pytest.approx(min(90, 2 * np.pi / FEW_WAVE / np.sqrt(8.5 * 0.8 / np.pi / points)), rel=0.05)
