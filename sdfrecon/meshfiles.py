@@ -155,7 +155,8 @@ def _normals(vertices: Floats, faces: NDArray) -> Floats:
     """(v, 3) those of the triangles at each vertex; trimesh has none for triangles of less than 1e-13 square units."""
     import trimesh
 
-    extent = np.ptp(vertices[faces], axis=1).max(axis=1)
+    with np.errstate(invalid="ignore"):
+        extent = np.ptp(vertices[faces], axis=1).max(axis=1)
     sound = np.isfinite(extent) & (extent > 0)
     if not sound.any():
         return np.zeros_like(vertices)
