@@ -35,6 +35,7 @@ from sdfrecon.fit import WATCHED, draw, fit, residuals
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import PointCloud
 from sdfrecon.jet import Jet
+from sdfrecon.memory import held
 from sdfrecon.optimiser import Optimiser
 from sdfrecon.problems import SurfaceConfig, surface
 from sdfrecon.recording import captured
@@ -207,8 +208,7 @@ def peak_bytes(device: str) -> float:
     """The most memory this process has held, since `fresh_peak` if that was called."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()
-    return 1024 * float(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return held()
 
 
 def fresh_peak(device: str) -> float:

@@ -239,6 +239,15 @@ def _usable(points: Floats) -> NDArray[np.bool_]:
     return small if small.any() else sound
 
 
+def to_fit(cloud: PointCloud) -> PointCloud:
+    """The places of a cloud's points that `clean` will keep, but for `strays`: of all, where none has a normal."""
+    used = PointCloud(cloud.points)
+    if cloud.normals is not None and (facing := oriented(cloud)).any():
+        used = used.select(facing)
+    used = distinct(used)
+    return used.select(together(used.points))
+
+
 def distinct(cloud: PointCloud) -> PointCloud:
     """The points whose coordinates are finite, of those at one place the first."""
     cloud = cloud.select(_usable(cloud.points))

@@ -47,7 +47,7 @@ Tell = Callable[[str], None]
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
     from sdfrecon import fieldfiles, files, meshfiles
-    from sdfrecon.cleaning import check_normals, distinct, oriented, together
+    from sdfrecon.cleaning import check_normals, to_fit
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import check_folder
 
@@ -70,12 +70,9 @@ def reconstruct(command: Reconstruct) -> None:
     cloud, lines = load_scan(scan, command.box, command.max_points)
     for line in lines:
         tell(line)
-    used = PointCloud(cloud.points)
     if not command.estimate_normals:
         check_normals(cloud)
-        used = used.select(oriented(cloud))
-    used = distinct(used)
-    used = used.select(together(used.points))
+    used = to_fit(PointCloud(cloud.points) if command.estimate_normals else cloud)
     files.check_precision(output, used.points)
     if page is not None:
         meshfiles.open3d()
@@ -104,11 +101,11 @@ def reconstruct(command: Reconstruct) -> None:
     files.write_mesh(output, result.mesh)
     if field is not None:
         fieldfiles.save_field(field, result.field)
-    stays = field if field is not None and field.is_file() else None
+    places = {"mesh": None if streamed else output, "field": field}
+    stay = {name: path if path and path.is_file() else None for name, path in places.items()}
     run = {
         "scan": str(scan.absolute()),
-        "mesh": str(output.absolute()) if not streamed and output.is_file() else None,
-        "field": stays and str(stays.absolute()),
+        **{name: path and str(path.absolute()) for name, path in stay.items()},
         "command": shlex.join(["sdfrecon", *sys.argv[1:]]),
         "seconds": time.monotonic() - start,
         "notes": result.notes,
@@ -122,7 +119,7 @@ def reconstruct(command: Reconstruct) -> None:
             tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not "
                  "wanted")  # fmt: skip
     else:
-        run |= {"mesh_sha256": run["mesh"] and files.sha256(output), "field_sha256": stays and files.sha256(stays)}
+        run |= {f"{name}_sha256": path and files.sha256(path) for name, path in stay.items()}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import fieldfiles
-    from sdfrecon.cleaning import distinct
+    from sdfrecon.cleaning import distinct, to_fit
     from sdfrecon.device import pick_device
     from sdfrecon.presets import PRESETS, sized
     from sdfrecon.reconstruction import seconds_per_step
@@ -69,18 +69,19 @@ def info(command: Info) -> None:
         for line in lines:
             say(line)
     say(f"scan: {describe(loaded)}")
-    used = distinct(PointCloud(loaded.points))
-    if not len(used):
+    there = distinct(PointCloud(loaded.points))
+    if not len(there):
         raise InputError(f"{command.file} has no point whose coordinates are all finite: check the file")
-    low, high = used.points.min(axis=0), used.points.max(axis=0)
+    low, high = there.points.min(axis=0), there.points.max(axis=0)
     told = (decimals(place, (high - low).max()) for place in (low, high))
     say("      " + ", ".join(f"{axis} {a} to {b}" for axis, a, b in zip("xyz", *told, strict=True)))
     if loaded.normals is None or not loaded.normals.any():
         say("      it has no normals: reconstruct it with --estimate-normals, terrain and rooms with --viewpoint, too")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")
+    points = len(to_fit(loaded))
     for name, config in PRESETS.items():
-        config = sized(config, len(used))
+        config = sized(config, points)
         step, steps = seconds_per_step(config, where), config.fit.steps
         say(f"  {name:9} {duration(step * steps):>9} ({steps:,} steps of {step * 1000:.3g} ms)")
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,8 @@ def test_what_is_said_before_is_of_what_will_be_used(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         main(list(map(str, call)))
     assert "meshed over 256 cells of 0.172; points" in capsys.readouterr().out
+    run("info", tmp_path / "lines.npz", "--device", "cpu")
+    assert re.search(r"standard .*\(1,000 steps", capsys.readouterr().out)  # and not the 2,000 of 64,000 points
 
 
 def test_estimated_normals_look_at_the_nearest_viewpoint(
