@@ -134,21 +134,21 @@ def measure(results: Results, shape: str, scan: str, seed: int, method: str) -> 
             command = [str(ROOT / "benchmarks" / "rivals.py"), method, str(source), str(target)]
         else:
             command = ["-m", "sdfrecon.cli", "reconstruct", str(source), "--output", str(target), "--quiet"]
-            preset = method.partition(":")[0].partition("_")[0]
-            command += ["--seed", str(seed), "--preset", preset, *steps(results, shape, scan, seed, method)]
+            command += ["--seed", str(seed), "--preset", method.partition(":")[0].partition("_")[0]]
         case: Row = {"shape": shape, "scan": scan, "seed": seed, "points": len(cloud)}
         case |= {"commit": commit(), "machine": machine()}
         print(f"{method}: {shape}, {scan}, {seed}", file=sys.stderr)
         try:
+            command += steps(results, shape, scan, seed, method)
             seconds, memory = timed([sys.executable, *command])
         except SystemExit as failure:
             print(f"failed: {failure}", file=sys.stderr)
             results.add([{**case, "method": method, "failed": str(failure)}])
             return
-        whole, dense = read_mesh(target), target.with_suffix(".npz")
+        whole = read_mesh(target)
         meshes = {method: whole}
-        if dense.exists():
-            meshes[f"{method}_trimmed"] = trimmed(dense)
+        if target.with_suffix(".npy").exists():
+            meshes[f"{method}_trimmed"] = trimmed(target)
         if method not in RIVALS:
             used, _ = clean(cloud)
             limit = open_distance(used, cKDTree(used.points))
@@ -177,8 +177,8 @@ def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> li
     if not method.startswith("paper"):
         return []
     draft = results.find(shape, scan, seed, "draft")
-    if draft is None or "seconds" not in draft:
-        raise SystemExit(f"{method} is given draft's time: measure draft first")
+    if draft is None or "seconds" not in draft or draft["machine"] != machine():
+        raise SystemExit(f"{method} is given draft's time: measure draft first, on this machine")
     budget = draft["seconds"] * (10 if method == "paper_x10" else 1)
     step = max(seconds_per_step(PRESETS["paper"], pick_device("auto")), 1e-4)
     return ["--steps", str(round(budget / step))]

@@ -30,10 +30,11 @@ def heading() -> str:
 
 
 def machine() -> str:
-    """Its processors, and its GPU."""
+    """Its processors, with the widest instructions that torch finds, and its GPU."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.split(":")[1].strip() for line in cpus if line.startswith("model name")]
-    name = f"{os.cpu_count()} x {models[0] if models else platform.machine()}"
+    widest = torch.backends.cpu.get_cpu_capability()
+    name = f"{os.cpu_count()} x {models[0] if models else platform.machine()}, {widest}"
     return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 

@@ -1,6 +1,7 @@
 """The methods that ours is measured against, each as a command: `python benchmarks/rivals.py poisson9 CLOUD MESH`.
 
-A method that has densities writes its mesh with them once more, as NAME.npz: `trimmed` cuts where they are least.
+A method that has densities writes them as NAME.npy: `trimmed` cuts where they are least. Each does what its users' own
+script would, no more: that is what is timed.
 """
 
 import sys
@@ -8,28 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
+from sdfrecon import meshfiles
 from sdfrecon.files import read_cloud, write_mesh
 from sdfrecon.geometry import Mesh
-from sdfrecon.meshfiles import open3d
 
 
 def poisson(cloud: Path, mesh: Path, depth: int) -> None:
     """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it."""
-    o3d, points = open3d(), read_cloud(cloud)
+    o3d, points = meshfiles.open3d(), read_cloud(cloud)
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.points))
     pcd.normals = o3d.utility.Vector3dVector(points.normals)
     made, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(pcd, depth=depth)
-    vertices, faces = np.asarray(made.vertices), np.asarray(made.triangles)
-    write_mesh(mesh, Mesh(vertices, faces))
-    np.savez(mesh.with_suffix(".npz"), vertices=vertices, faces=faces, density=np.asarray(density))
+    o3d.io.write_triangle_mesh(str(mesh), made)
+    np.save(mesh.with_suffix(".npy"), np.asarray(density))
 
 
-def trimmed(path: Path) -> Mesh:
-    """The mesh of an NPZ without its 1% of vertices of least density, and the triangles at them."""
-    with np.load(path) as made:
-        mesh, density = Mesh(made["vertices"], made["faces"]), made["density"]
-    kept = density >= np.quantile(density, 0.01)
-    return mesh.keep_faces(kept[mesh.faces].all(axis=1))
+def trimmed(mesh: Path) -> Mesh:
+    """A mesh in a file without the 1% of its vertices of least density, and the triangles at them."""
+    arrays, density = meshfiles.read(mesh), np.load(mesh.with_suffix(".npy"))
+    whole, kept = Mesh(arrays["points"], arrays["faces"]), density >= np.quantile(density, 0.01)
+    return whole.keep_faces(kept[whole.faces].all(axis=1))
 
 
 def meshlab(cloud: Path, mesh: Path, name: str, **options: int) -> None:

@@ -264,7 +264,7 @@ def command_table(args: Args) -> None:
         for name, source in named if args.scans else virtual_scans(args.shape, Path(folder)):
             rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
             for preset in args.presets:
-                poisson = np.nan if args.scans else timed(rival)[0]
+                poisson = None if args.scans else timed(rival)[0]
                 command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source)]
                 command += ["--output", str(target), "--preset", preset, "--device", args.device]
                 whole, _ = timed(command)
@@ -273,7 +273,7 @@ def command_table(args: Args) -> None:
                 print(
                     f"| {name} | {preset} | {' | '.join(f'{spent[name]:.2f}' for name in names)} "
                     f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} "
-                    f"| {poisson:.1f} | {whole / poisson:.1f} |",
+                    + (f"| {poisson:.1f} | {whole / poisson:.1f} |" if poisson else "| - | - |"),
                     flush=True,
                 )
 

@@ -69,9 +69,7 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if header and not fits:
         raise InputError(f"the header {begin[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")
     if header or (fits and _triple("points", {_plain(name) for name in names})):
-        arrays = from_names(dict(zip(names, table.T, strict=True)))
-        if header or len(arrays) > 1 or tuple(map(_plain, names[:3])) not in KINDS["points"]:
-            return arrays
+        return from_names(dict(zip(names, table.T, strict=True)))
     return from_columns(table, intensity=count is not None)
 
 

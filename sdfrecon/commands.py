@@ -18,7 +18,6 @@ from sdfrecon.console import (
     at_least,
     beside,
     check_box,
-    check_coarser,
     check_places,
     check_trim,
     closed,
@@ -161,9 +160,8 @@ def _config(command: Reconstruct) -> ReconstructConfig:
 def mesh(command: MeshCommand) -> None:
     """Field -> mesh."""
     from sdfrecon import files
-    from sdfrecon.finishing import finish, missing
+    from sdfrecon.finishing import check_coarser, finish, missing
     from sdfrecon.memory import check_memory, meshing_memory
-    from sdfrecon.noise import apart, evened
 
     streamed = command.output == files.STREAM
     check_places([path for path in (command.field, command.scan) if path], [] if streamed else [command.output])
@@ -182,8 +180,8 @@ def mesh(command: MeshCommand) -> None:
     trim = 0.0 if command.level else trim  # at a distance from the points, distances from them say nothing
     check_memory(meshing_memory(resolution), resolution)
     cloud = load_fitted(command.scan, field) if command.scan else None
-    if cloud is not None and command.trim:
-        check_coarser(command.trim, apart(evened(PointCloud(cloud.points))))
+    if cloud is not None:
+        check_coarser(command.trim, cloud)
     shown = made = field.mesh(resolution, command.level)
     if cloud is not None:
         shown, notes = finish(made, cloud, trim, field.frame)
@@ -253,30 +251,28 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     """Says what the usable points (no normals) will take, and refuses what there is no memory for."""
     from sdfrecon.cleaning import computable
     from sdfrecon.device import pick_device
+    from sdfrecon.finishing import check_coarser
     from sdfrecon.frame import Frame
     from sdfrecon.memory import A_POINT, check_memory, meshing_memory
-    from sdfrecon.noise import apart, evened
+    from sdfrecon.noise import apart
     from sdfrecon.presets import sized
     from sdfrecon.reconstruction import seconds_per_step
 
     memory = A_POINT * len(cloud) + meshing_memory(config.resolution)
     check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
-    if command.trim or not command.quiet:
-        if len(cloud):
-            computable(cloud.points)
+    if len(cloud):
+        computable(cloud.points)
+    check_coarser(command.trim, cloud)
+    if not command.quiet:
         where, suited = pick_device(command.device), sized(config, len(cloud))
-        gap = apart(evened(cloud) if command.trim else cloud)
-        if not command.quiet:
-            net, steps = suited.siren, suited.fit.steps
-            cell = Frame.around(cloud, config.margin).cell(config.resolution)
-            tell(
-                f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
-                f"{where}, meshed over {config.resolution} cells of {cell:.3g}; points {gap:.3g} apart"
-            )
-            seconds = steps * seconds_per_step(suited, where)
-            tell(f"this takes about {duration(seconds)} for the fit and {memory / 1e9:.1f} GB of memory")
-        if command.trim:
-            check_coarser(command.trim, gap)
+        net, steps = suited.siren, suited.fit.steps
+        cell = Frame.around(cloud, config.margin).cell(config.resolution)
+        tell(
+            f"{command.preset}: {net.hidden_layers + 1} sine layers of {net.width}, {steps:,} steps on "
+            f"{where}, meshed over {config.resolution} cells of {cell:.3g}; points {apart(cloud):.3g} apart"
+        )
+        seconds = steps * seconds_per_step(suited, where)
+        tell(f"this takes about {duration(seconds)} for the fit and {memory / 1e9:.1f} GB of memory")
 
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:

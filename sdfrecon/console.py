@@ -78,15 +78,6 @@ def check_trim(trim: float | None) -> None:
         raise InputError(f"--trim must be a distance of 0 or more; got {trim}")
 
 
-def check_coarser(trim: float, apart: float) -> None:
-    """Raises InputError where what is cut at a distance from points would be the surface between them."""
-    if trim < apart:
-        raise InputError(
-            f"--trim {trim:g} cuts the surface between the points, which are {apart:.3g} apart: "
-            f"give at least {3 * apart:.3g}, or 0 to cut nothing"
-        )
-
-
 def check_box(box: Sequence[float] | None) -> None:
     """Raises InputError for one that does not name the least x, y, z and then the largest."""
     if box is not None and not np.all(np.less(*np.reshape(box, (2, 3)))):
@@ -168,7 +159,6 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
         mesh = read_mesh(path)
     except (NoTriangles, NoArea):  # its points are what there is
         return None
-    mesh = replace(mesh, faces=mesh.faces[finite(mesh.vertices)[mesh.faces].all(axis=1)])
     if not len(vertices):
         return None
     computable(vertices.points)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
+from sdfrecon.lattice import check_resolution
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.siren import Siren, evaluate
 
@@ -50,16 +51,18 @@ class Field:
 
         Watertight, outward, with unit normals, which are the field's gradient, on a cap at the cube's border too. The
         cube grows by a level that lies on the side on which all around it is.
-        Raises InputError where there is no such surface, for a level that is not finite or fewer than 2 cells.
+        Raises InputError where there is no such surface, for a level that is not finite, and for a resolution that is
+        no whole number or below 2.
         """
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")
+        check_resolution(resolution)
         unit = self.frame.distance_to_unit(level)
         grows = max(-unit if self.inside_out else unit, 0.0)
         try:
             return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + grows))
         except InputError as error:
-            raise InputError(f"{error} (level {level:g} in the scan's units)") from None
+            raise InputError(f"{error} (level {level:g} in the scan's units)" if level else str(error)) from None
 
     @property
     def inside_out(self) -> bool:

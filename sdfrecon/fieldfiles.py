@@ -87,6 +87,9 @@ def load_field(path: str | Path) -> Any:
         if not all(bool(t.isfinite().all()) for t in tensors.values()):
             raise InputError(f"{path} holds weights that are not finite: fit it again")
         origin = dict(about["about"])
+        for part in ("scan", "config", "versions"):
+            if not isinstance(origin.get(part, {}), dict):
+                raise InputError(f"{path} says of its {part} what `reconstruct` does not: the file is damaged")
         if siren.in_dim == 2 and 1 <= siren.out_dim <= 4:
             return ImageField(siren, index(about["image"]["height"]), index(about["image"]["width"]), origin)
         if (siren.in_dim, siren.out_dim) != (3, 1):

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon import meshfiles
+from sdfrecon import meshexport, meshfiles
 from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
@@ -50,6 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, place)
+    except BrokenPipeError:  # who read it has gone
+        raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}: choose another place") from None
     finally:
@@ -68,11 +70,16 @@ def _flows(path: Path) -> bool:
 
 
 def check_there(path: Path) -> None:
-    """Raises InputError for a file that does not exist or is a directory."""
-    if path.is_dir():
-        raise InputError(f"expected a file; got the directory {path}: name a file in it")
-    if not path.exists():
-        raise InputError(f"no such file: {path}: check the name")
+    """Raises InputError for a file that does not exist, or may not be looked for, and for what is no file."""
+    try:
+        if path.is_dir():
+            raise InputError(f"expected a file; got the directory {path}: name a file in it")
+        if _flows(path):
+            raise InputError(f"expected a file; got the pipe or device {path}: save what comes from it first")
+        if not path.exists():
+            raise InputError(f"no such file: {path}: check the name")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
 
 
 @contextmanager
@@ -141,11 +148,14 @@ def _instead(path: Path, what: str) -> str:
 def has_faces(path: Path) -> bool:
     """Whether a file may hold triangles, by its ending; of a PLY whether it does."""
     suffix = path.suffix.lower()
-    return meshfiles.ply_has_faces(path) if suffix == ".ply" else suffix in MESH_READERS
+    if suffix != ".ply":
+        return suffix in MESH_READERS
+    with reading(path, "PLY"):
+        return meshfiles.ply_has_faces(path)
 
 
 def read_mesh(path: str | Path) -> Mesh:
-    """A triangle mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF by ending. Raises InputError for what is none."""
+    """The finite triangles of a mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF. Raises InputError for what is none."""
     path = Path(path)
     if path.suffix.lower() not in MESH_READERS:
         raise InputError(f"unknown ending of {path}: {_instead(path, 'mesh')} one of {' '.join(MESH_READERS)}")
@@ -154,6 +164,8 @@ def read_mesh(path: str | Path) -> Mesh:
         if "faces" not in arrays:
             raise NoTriangles(f"{path} holds no triangles: expected a mesh, not a point cloud")
         mesh = Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
+        if not (sound := finite(mesh.vertices)).all():
+            mesh = mesh.keep_faces(np.asarray(sound[mesh.faces].all(axis=1)))
         if not len(mesh.faces):
             raise NoArea(f"{path} holds triangles without an area alone: the mesh is damaged")
         return mesh
@@ -176,14 +188,14 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     check_precision(path, mesh.vertices)
     with replacing(path) as temporary:
         if _in_doubles(path, mesh.vertices):
-            meshfiles.write_double_ply(temporary, mesh)
+            meshexport.write_double_ply(temporary, mesh)
         else:
-            meshfiles.write(temporary, mesh, path.stem)
+            meshexport.write(temporary, mesh, path.stem)
 
 
 def _in_doubles(path: Path, points: Floats) -> bool:
     """Whether a mesh with vertices among points (n, 3) is written in double precision there."""
-    return (path == STREAM or path.suffix.lower() == ".ply") and meshfiles.rounds_visibly(points)
+    return (path == STREAM or path.suffix.lower() == ".ply") and meshexport.rounds_visibly(points)
 
 
 def check_mesh_ending(path: Path) -> None:
@@ -201,9 +213,9 @@ def check_precision(path: Path, points: Floats) -> None:
     points = points[finite(points)]
     if _in_doubles(path, points):
         meshfiles.open3d()
-    if path.suffix.lower() == ".stl" and meshfiles.rounds_visibly(points):
+    if path.suffix.lower() == ".stl" and meshexport.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
-    if path.suffix.lower() == ".glb" and meshfiles.rounds_visibly(points - points[:1]):
+    if path.suffix.lower() == ".glb" and meshexport.rounds_visibly(points - points[:1]):
         raise InputError(f"{path}: GLB's single precision cannot hold what is so small or large: write .ply")
 
 

@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
-from sdfrecon.noise import SOME, evened
+from sdfrecon.noise import SOME, apart, evened
 
 if TYPE_CHECKING:
     from sdfrecon.field import Field
@@ -31,6 +31,15 @@ OPEN_SHARE = 0.25
 """A surface with more than this share of its area far from all data is one that the scan shows only in part."""
 WORTH_SAYING = 0.005
 """A share of the surface, or of the points, that is worth a line."""
+
+
+def check_coarser(trim: float | None, cloud: PointCloud) -> None:
+    """Raises InputError where what is cut at a distance from points would be the surface between them."""
+    if trim and trim < (gap := apart(evened(cloud))):
+        raise InputError(
+            f"--trim {trim:g} cuts the surface between the points, which are {gap:.3g} apart: "
+            f"give at least {3 * gap:.3g}, or 0 to cut nothing"
+        )
 
 
 def finish(

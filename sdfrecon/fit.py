@@ -108,9 +108,10 @@ def fit(
 
     checkpoint: a file that is replaced every few seconds, after a multiple of WATCHED steps, and at the end; if it
     exists, the fit goes on from there and, on the CPU, ends with the same bytes as one that was never stopped: it keeps
-    the precision too. Whose problem it is its name must tell. watch: called every WATCHED steps and at the end. tell:
-    called with a line where it goes on from a checkpoint, and where the loss exploded or stays far above its least: the
-    fit goes back to its last good state then, or its best one, and on with half the step.
+    the precision too. Whose problem it is its name must tell. watch: called every WATCHED steps and at the end, not for
+    a fit that was finished before. tell: called with a line where it goes on from a checkpoint, and where the loss
+    exploded or stays far above its least: the fit goes back to its last good state then, or its best one, and on with
+    half the step.
 
     On a GPU the steps are one CUDA graph: a residual or domain of one's own must not wait for the device there, and is
     run as Python a few times only. What changes from step to step is drawn from `generator`, or kept on the device.
@@ -217,7 +218,8 @@ def _schedule(problem: Problem, config: FitConfig) -> Tensor:
         config.momentum,
         *(lambda step, c=c: c.weight_at(step / config.steps) for c in problem.constraints),
     ]
-    return torch.stack([torch.tensor([factor(step) for step in range(config.steps)]) for factor in factors], dim=1)
+    planned = [[factor(step) for step in range(config.steps)] for factor in factors]
+    return torch.tensor(planned, dtype=torch.float32).T.contiguous()
 
 
 def time_step(problem: Problem, field: Siren, config: FitConfig, generator: torch.Generator) -> float:

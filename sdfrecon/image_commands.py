@@ -37,6 +37,8 @@ A_WEIGHT = 78
 """Bytes of a weight between two layers: value, gradient and averages, and copies of them to go back to (measured)."""
 SOLVED = 2500
 """Bytes that a pixel takes in the classical solution where the pixels around are held, of some million of them."""
+SHOWN = 640
+"""Bytes that a pixel takes while pictures are made of its value and derivatives (measured, in colour)."""
 RENDERED = 24
 """Bytes that a rendered pixel takes for each of its two coordinates and of its colours."""
 
@@ -46,10 +48,12 @@ def fit(command: ImageFit) -> None:
     from sdfrecon.fieldfiles import save_field
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels
-    from sdfrecon.pictures import write_image
+    from sdfrecon.pictures import check_size, write_image
 
     _places([command.image], [command.output], [command.preview] if command.preview else [])
-    image = _image(command.image, command.size)
+    image = _image(command.image, at_least(8, "--size", command.size))
+    if command.preview:
+        check_size(command.preview, image.shape)
     field = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
     picture = field.render(*image.shape[:2])
@@ -83,11 +87,14 @@ def derivatives(command: ImageDerivatives) -> None:
     """Field -> pictures of its value and derivatives."""
     from sdfrecon.files import make_folder
     from sdfrecon.images import border, laplacian, sobel
+    from sdfrecon.memory import check_free
     from sdfrecon.pictures import directions, signed, strength, write_image, write_panels
 
     inputs = [command.field, *([command.image] if command.image else [])]
     _folder(inputs, command.output, ["value.png", "gradient.png", "direction.png", "laplacian.png", "figure.png"])
     field = _field(command.field, command.device)
+    size = f"{field.width:,} x {field.height:,} pixels and their derivatives"
+    check_free(size, SHOWN * field.width * field.height, "fit a smaller image")
     value, gradient, bend = field.levels()
     image = value if command.image is None else _image(command.image, max(field.height, field.width))
     if image.shape != value.shape:
@@ -121,15 +128,16 @@ def poisson(command: ImagePoisson) -> None:
     from sdfrecon.images import align, alignment, border, differences, minus_divergence, psnr, solve_free, solve_held
     from sdfrecon.imaging import BENT, DERIVED, GREY, from_border, from_gradient, from_laplacian
     from sdfrecon.memory import check_free
-    from sdfrecon.pictures import derived, write_image, write_panels
+    from sdfrecon.pictures import check_size, derived, write_image, write_panels
 
     field_path, figure = _beside(command.output)
     _places([command.image], [field_path], [command.output, figure])
-    image = _image(command.image, command.size)
+    image = _image(command.image, at_least(8, "--size", command.size))
+    check_size(command.output, image.shape)
     height, width = image.shape[:2]
     free = command.source == "gradient" and not command.border
-    if not free:
-        check_free(f"{width:,} x {height:,} pixels solved at once", SOLVED * width * height, "lower --size")
+    each = SHOWN if free else SOLVED
+    check_free(f"{width:,} x {height:,} pixels solved at once", each * width * height, "lower --size")
     given, config = (from_gradient, DERIVED) if command.source == "gradient" else (from_laplacian, BENT)
     known = given(image) | (from_border(image) if command.border else {})
     field, how = _solve(image, _asked(config, command), command, **known), "as it is"
@@ -159,12 +167,13 @@ def blend(command: ImageBlend) -> None:
     from sdfrecon.images import alpha, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.memory import check_free
-    from sdfrecon.pictures import read_image, write_image, write_panels
+    from sdfrecon.pictures import check_size, read_image, write_image, write_panels
 
     field_path, figure = _beside(command.output)
     masks = [command.mask] if command.mask else []
     _places([command.source, command.target, *masks], [field_path], [command.output, figure])
     source, target = read_image(command.source), read_image(command.target)
+    check_size(command.output, target.shape)
     shown = wanted = alpha(source) > 0.5
     if command.mask is not None:
         mask = read_image(command.mask)
@@ -196,6 +205,7 @@ def blend(command: ImageBlend) -> None:
 
 def activations(command: ImageActivations) -> None:
     """Image -> a comparison of networks."""
+    from sdfrecon.device import pick_device, seeded
     from sdfrecon.files import make_folder, write_text
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels, rivals
@@ -203,10 +213,12 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.run_dir import Losses, keep
 
     _folder([command.image], command.output, ["figure.png", "curves.png", "psnr.json"])
-    image = _image(command.image, command.size)
+    image = _image(command.image, at_least(8, "--size", command.size))
+    ours = _asked(fitted(*image.shape[:2]), command)
+    _check_memory(ours.siren, command.device, {})
+    seeded(ours.seed, pick_device(command.device))
     make_folder(command.output)
     columns, curves, figures = [derived("original", image)], {}, {}
-    ours = _asked(fitted(*image.shape[:2]), command)
     for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
         losses: Losses = {}
         field = _solve(image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image))
@@ -250,7 +262,6 @@ def _image(path: Path, longest: int | None) -> Floats:
     height, width, channels = image.shape
     if longest is None or max(height, width) <= longest:
         return image
-    at_least(8, "--size", longest)
     share = longest / max(height, width)
     shape, clear = (max(3, round(height * share)), max(3, round(width * share))), channels in (2, 4)
     if clear:  # else what is hidden under transparency would show at its edges
@@ -331,6 +342,8 @@ def _size(image: Floats) -> str:
 
 
 def _correlation(a: Floats, b: Floats) -> float:
+    if a.size < 2:
+        return float("nan")
     with np.errstate(invalid="ignore"):  # of what is flat there is none
         return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,12 @@ class ScalarField(Protocol):
 
     def jet(self, unit: Tensor) -> Jet:
         """Value and gradient at points (n, 3)."""
+
+
+def check_resolution(resolution: int) -> None:
+    """Raises InputError for what is no whole number of cells, or fewer than two."""
+    if not (isinstance(resolution, Integral) and resolution >= 2):
+        raise InputError(f"the resolution must be a whole number of cells, at least 2; got {resolution}")
 
 
 class Lattice:

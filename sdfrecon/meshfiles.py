@@ -1,14 +1,16 @@
-"""Mesh files as trimesh reads and writes them: PLY, OBJ, STL, GLB, OFF, with what it would lose put right."""
+"""Mesh files as trimesh reads them: PLY, OBJ, STL, GLB, OFF, with what it would lose or take for granted put right."""
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,6 @@ from numpy.typing import NDArray
 from sdfrecon.columns import Arrays, from_names
 from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
 
-COLORS = "_COLOR_0"
 HEADER = 1 << 16
 """Bytes in which a PLY's header ends, and a PCD's."""
 UNEVEN = "unexpected length"
@@ -61,26 +62,24 @@ def read(path: Path) -> Arrays:
     from trimesh.resolvers import FilePathResolver
 
     kind = path.suffix.lower()[1:]
-    options: dict[str, Any] = {"skip_materials": True} if kind in ("ply", "obj", "glb", "gltf") else {}
     if kind == "ply":
-        _check_columns(path)
-        options["fix_texture"] = False
-    try:
-        with open(path, "rb") as file:
-            found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
-    except ValueError as error:
-        if UNEVEN not in str(error):
-            raise
-        return _polygons(path)
-    if kind == "ply":
+        found = _load_ply(path)
+        if found is None:
+            return _polygons(path)
         _check_whole(path, {name: _held(element) for name, element in found["metadata"]["_ply_raw"].items()})
-    elif kind == "off":
+    else:
+        options: dict[str, Any] = {"skip_materials": True} if kind in ("obj", "glb", "gltf") else {}
+        with PREPARED[kind](path) as file:
+            found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
+    if kind == "off":
         _check_whole(path, {"face": (_off_faces(path), len(found["faces"]))})
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
     colors = {}
     for name, part in found["geometry"].items():
         part["process"] = False
+        if not len(part.get("faces", ())):  # an empty list of them would be no points either
+            part.pop("faces", None)
         # trimesh makes bytes of colours, for each format in another way, and loses them where it joins meshes.
         part.pop("visual", None)
         colors[name] = part.pop("vertex_colors", None)
@@ -91,6 +90,62 @@ def read(path: Path) -> Arrays:
     if "colors" in arrays and kind in ("glb", "gltf"):
         arrays["colors"] = _as_shown(arrays["colors"])
     return arrays
+
+
+def _without_comments(path: Path) -> BinaryIO:
+    """An OFF: of what stands before the first comment trimesh reads all but a line twice."""
+    return BytesIO(re.sub(rb"#[^\r\n]*", b"", path.read_bytes()))
+
+
+def _absolute(path: Path) -> BinaryIO:
+    """An OBJ whose faces count vertices from the first on, or from the last of all, as trimesh takes it.
+
+    Raises InputError where they count back from vertices between them.
+    """
+    text = path.read_bytes()
+    if re.search(rb"^f\s[^\n]*-\d", text, re.MULTILINE):
+        face = re.search(rb"^f\s", text, re.MULTILINE)
+        if face and re.search(rb"^v\s", text[face.end() :], re.MULTILINE):
+            raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
+    return BytesIO(text)
+
+
+def _whole_stl(path: Path) -> BinaryIO:
+    """An STL without what follows its triangles. Raises InputError where some are missing."""
+    data = path.read_bytes()
+    head = data[:HEADER].lower()
+    if head.lstrip().startswith(b"solid") and b"facet" in head:
+        begun, ended = (len(re.findall(rb"(?im)^\s*" + word, data)) for word in (b"solid", b"endsolid"))
+        _check_whole(path, {"solids": (begun, ended)})
+        return BytesIO(data)
+    count = int.from_bytes(data[80:84], "little")
+    _check_whole(path, {"face": (count, max(0, len(data) - 84) // 50)})
+    return BytesIO(data[: 84 + 50 * count])
+
+
+def _uncompressed(path: Path) -> BinaryIO:
+    """A glTF as a text or in a GLB. Raises InputError where its numbers are stored in a way that trimesh misreads."""
+    data = path.read_bytes()
+    binary = data.startswith(b"glTF")
+    tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")] if binary else data)
+    ways = set(tree.get("extensionsRequired", ())) & {"KHR_draco_mesh_compression", "EXT_meshopt_compression"}
+    for primitive in (primitive for shape in tree.get("meshes", ()) for primitive in shape["primitives"]):
+        position = primitive["attributes"].get("POSITION")
+        if position is not None and tree["accessors"][position].get("normalized"):
+            ways.add("KHR_mesh_quantization")
+    if ways:
+        raise InputError(f"{path} is compressed by {', '.join(sorted(ways))}: export it without")
+    return BytesIO(data)
+
+
+PREPARED: dict[str, Callable[[Path], BinaryIO]] = {
+    "off": _without_comments,
+    "obj": _absolute,
+    "stl": _whole_stl,
+    "glb": _uncompressed,
+    "gltf": _uncompressed,
+}
+"""What opens a file so that trimesh reads it rightly, by its ending."""
 
 
 def _held(element: dict[str, Any]) -> tuple[int, int]:
@@ -168,15 +223,8 @@ def _normals(vertices: Floats, faces: NDArray) -> Floats:
 def read_ply(path: Path) -> Arrays:
     """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
     # trimesh's own point cloud has no normals; its table of the file's properties has everything.
-    from trimesh.exchange.ply import load_ply
-
-    _check_columns(path)
-    try:
-        with open(path, "rb") as file:
-            loaded = load_ply(file, fix_texture=False, skip_materials=True)
-    except ValueError as error:
-        if UNEVEN not in str(error):
-            raise
+    loaded = _load_ply(path)
+    if loaded is None:
         return _polygons(path)
     vertex = loaded["metadata"]["_ply_raw"].get("vertex")
     if vertex is None or not vertex["length"]:
@@ -189,6 +237,30 @@ def read_ply(path: Path) -> Arrays:
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
         arrays["normals"] = _normals(loaded["vertices"], loaded["faces"])
     return arrays
+
+
+def _load_ply(path: Path) -> dict[str, Any] | None:
+    """What trimesh finds in a PLY; None where its polygons have not all as many corners, which it cannot read."""
+    from trimesh.exchange.ply import load_ply
+
+    _check_columns(path)
+    header = _header(path)
+    # It takes the second line for the format, and comments for UTF-8.
+    plain = re.sub(rb"^(?:comment|obj_info)\b.*\n", b"", header, flags=re.MULTILINE)
+    clear = header.isascii() and re.match(rb"ply\s+format", header)
+    try:
+        with open(path, "rb") if clear else BytesIO(plain + path.read_bytes()[len(header) :]) as file:
+            found = load_ply(file, fix_texture=False, skip_materials=True)
+    except ValueError as error:
+        if UNEVEN not in str(error):
+            raise
+        return None
+    faces = found["metadata"]["_ply_raw"].get("face", {}).get("data")
+    if isinstance(faces, np.ndarray) and len(faces):  # it takes all to have as many as the first
+        counts = [faces[name]["f0"] for name in faces.dtype.names or () if "f0" in (faces.dtype[name].names or ())]
+        if any((count != count[0]).any() for count in counts):
+            return None
+    return found
 
 
 def _polygons(path: Path) -> Arrays:
@@ -229,104 +301,9 @@ def _header(path: Path) -> bytes:
         return file.read(HEADER).partition(b"end_header")[0]
 
 
-def write(path: Path, mesh: Mesh, name: str) -> None:
-    """Writes by ending, in single precision where the format is binary. name: of the shape in a GLB.
-
-    A GLB, whose numbers are never doubles, gets the mesh around its centre and a translation.
-    """
-    import trimesh
-
-    suffix = path.suffix.lower()
-    center = mesh.vertices.mean(axis=0) if suffix == ".glb" else np.zeros(3)
-    built = trimesh.Trimesh(
-        # trimesh forbids writing into what it is given: it gets copies.
-        mesh.vertices - center,
-        mesh.faces.copy(),
-        vertex_normals=None if mesh.normals is None else mesh.normals.copy(),
-        vertex_colors=None if suffix == ".glb" else mesh.colors,
-        process=False,
-    )
-    normals = mesh.normals is not None
-    if suffix == ".ply":
-        built.export(path, vertex_normal=normals)
-    elif suffix == ".glb":
-        if mesh.colors is not None:
-            built.vertex_attributes[COLORS] = _as_light(mesh.colors)
-        scene = trimesh.Scene()
-        scene.add_geometry(built, node_name=name, transform=trimesh.transformations.translation_matrix(center))
-        scene.export(path, include_normals=normals, tree_postprocessor=_complete)
-    elif suffix == ".obj":
-        built.export(path, digits=_digits(mesh), include_normals=normals)
-    elif suffix == ".off":
-        built.export(path, digits=_digits(mesh))
-    else:
-        built.export(path)
-
-
-def write_double_ply(path: Path, mesh: Mesh) -> None:
-    """Writes a PLY in double precision, which trimesh has no way to."""
-    built = to_open3d(mesh)
-    if mesh.normals is not None:
-        built.vertex_normals = open3d().utility.Vector3dVector(mesh.normals.copy())
-    numbers = (mesh.vertices, mesh.normals, mesh.colors)
-    least = 13 * len(mesh.faces) + sum(values.nbytes for values in numbers if values is not None)
-    # It says nothing of a disk that is full.
-    if not open3d().io.write_triangle_mesh(os.fsencode(path), built) or (
-        path.is_file() and path.stat().st_size < least
-    ):
-        raise OSError("Open3D could not write it all")
-
-
-def to_open3d(mesh: Mesh) -> Any:
-    """Open3D's triangle mesh, with the colours and without the normals."""
-    vectors = open3d().utility
-    built = open3d().geometry.TriangleMesh(
-        vectors.Vector3dVector(mesh.vertices), vectors.Vector3iVector(mesh.faces.astype(np.int32))
-    )
-    if mesh.colors is not None:
-        built.vertex_colors = vectors.Vector3dVector(mesh.colors / 255)
-    return built
-
-
-def rounds_visibly(points: Floats) -> bool:
-    """Whether single precision moves what lies among points (n, 3) by up to more than a millionth of their size."""
-    if not len(points):
-        return False
-    with np.errstate(over="ignore"):
-        rounding = float(np.spacing(np.float32(np.abs(points).max()))) / 2
-        return not rounding <= 1e-6 * np.linalg.norm(np.ptp(points, axis=0))
-
-
-def _complete(tree: dict[str, Any]) -> None:
-    """Gives a glTF a material, without which viewers take bare metal, black but for reflections, and buffers' uses.
-
-    And its colours their name and meaning: trimesh would write bytes as they are, which viewers show too pale.
-    """
-    tree["materials"] = [{"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
-    for primitive in (primitive for shape in tree["meshes"] for primitive in shape["primitives"]):
-        primitive["material"] = 0
-        if (colors := primitive["attributes"].pop(COLORS, None)) is not None:
-            primitive["attributes"]["COLOR_0"], tree["accessors"][colors]["normalized"] = colors, True
-        for accessor in (primitive["indices"], *primitive["attributes"].values()):
-            view = tree["bufferViews"][tree["accessors"][accessor]["bufferView"]]
-            view["target"] = 34963 if accessor == primitive["indices"] else 34962  # of OpenGL: elements, array
-
-
-def _as_light(colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """(n, 4) the light of sRGB colours (n, 3), of 65535, as glTF has it; opaque (IEC 61966-2-1)."""
-    share = colors / 255
-    light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return np.rint(65535 * np.pad(light, ((0, 0), (0, 1)), constant_values=1)).astype(np.uint16)
-
-
 def _as_shown(light: NDArray) -> NDArray[np.uint8]:
     """sRGB colours of light, in floats up to 1 or in whole numbers up to the largest: `_as_light` the other way."""
     share = light if light.dtype.kind == "f" else light / np.iinfo(light.dtype).max
     share = np.clip(share, 0, 1)
     shown = np.where(share <= 0.0031308, 12.92 * share, 1.055 * share ** (1 / 2.4) - 0.055)
     return np.rint(255 * shown).astype(np.uint8)
-
-
-def _digits(mesh: Mesh) -> int:
-    """Decimals that resolve a ten-millionth of the mesh's size."""
-    return max(6, int(np.ceil(7 - np.log10(max(mesh.diagonal, 1e-300)))))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdfrecon.device import exact_products
 from sdfrecon.geometry import InputError, Mesh
-from sdfrecon.lattice import BLOCK, Ints, Lattice, ScalarField, completed, parts
+from sdfrecon.lattice import BLOCK, Ints, Lattice, ScalarField, check_resolution, completed, parts
 
 SNAP = 0.02  # share of a cell that vertices keep from lattice points, so that no triangle collapses onto one
 
@@ -26,10 +26,9 @@ def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, 
     Time and memory grow with the surface, resolution^2, but for a table of the (resolution / 8)^3 blocks. Where all of
     the border is below the level, as around a room, its shell is found or not, as the blocks lie: no data support it.
 
-    Raises InputError where the field nowhere takes the level.
+    Raises InputError where the field nowhere takes the level, and for a resolution that cannot be.
     """
-    if resolution < 2:
-        raise InputError(f"the resolution must be at least 2 cells; got {resolution}")
+    check_resolution(resolution)
     lattice = Lattice(field, resolution, level, half)
     blocks = lattice.grow(*lattice.candidates())
     vertices, faces = polygonise(lattice, blocks)

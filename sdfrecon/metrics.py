@@ -41,8 +41,10 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
 
     samples: how many are drawn on each mesh, from `seed`.
     Accuracy and completeness are means as in Jensen et al. 2014, the F-score is Knapitsch et al. 2017's, the mean |cos|
-    of normals Mescheder et al. 2019's. Raises InputError where either is empty.
+    of normals Mescheder et al. 2019's. Raises InputError where either is empty, and for no samples.
     """
+    if samples < 1:
+        raise InputError(f"comparing needs at least one sample; got {samples}")
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))
         if reference.normals is not None:

@@ -208,7 +208,7 @@ def _decimated(mesh: Mesh) -> Mesh:
     """The mesh with at most SHOWN_TRIANGLES, by quadric error (Garland and Heckbert 1997)."""
     if len(mesh.faces) <= SHOWN_TRIANGLES:
         return mesh
-    from sdfrecon.meshfiles import to_open3d
+    from sdfrecon.meshexport import to_open3d
 
     center = _center(mesh)
     built = to_open3d(replace(mesh, vertices=mesh.vertices - center)).simplify_quadric_decimation(SHOWN_TRIANGLES)

@@ -75,7 +75,11 @@ def _read_picture(path: Path) -> NDArray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
             about = iio.immeta(stored, plugin="pillow")
-            mode = "RGBA" if "transparency" in about else "RGB" if about["mode"] in ("CMYK", "YCbCr") else None
+            clear = about.get("transparency")
+            wide = about["mode"].startswith("I") or (isinstance(clear, tuple) and max(clear) > 255)
+            if clear is not None and wide:
+                raise InputError(f"{path} has a transparent colour of 16 bits: save it with an alpha channel")
+            mode = "RGBA" if clear is not None else "RGB" if about["mode"] in ("CMYK", "YCbCr") else None
             shown = mode or {"P": "RGB"}.get(about["mode"], about["mode"])
             _check_room(path, about["shape"], Image.getmodebands(shown))
             pixels = np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from sdfrecon.fit import FitConfig
 from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.lattice import check_resolution
 from sdfrecon.noise import evened, spacing_and_noise
 from sdfrecon.problems import SurfaceConfig
 from sdfrecon.siren import SirenConfig
@@ -21,9 +21,9 @@ class ReconstructConfig:
     """Everything that decides the result, but the scan.
 
     The network's size, its batches, Muon's step, the weights of points and normals and what is drawn between points are
-    the most there may be: few points, and noisy ones, get less; a momentum and the normals' noise the least; few points
-    lower the first frequency, and dense ones raise it (`suited`). Raises InputError for a resolution, a margin or a
-    trim that cannot be.
+    the most there may be: few points, and noisy ones, get less; a momentum, the normals' noise and the eikonal term at
+    the points the least; few points lower the first frequency, and dense ones raise it (`suited`). Raises InputError
+    for a resolution, a margin or a trim that cannot be.
     """
 
     siren: SirenConfig = field(default_factory=SirenConfig)
@@ -48,8 +48,7 @@ class ReconstructConfig:
     """Of every random draw."""
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.resolution, Integral) and self.resolution >= 2):
-            raise InputError(f"the resolution must be a whole number of cells, at least 2; got {self.resolution}")
+        check_resolution(self.resolution)
         for name, value in (("margin", self.margin), ("trim", 0 if self.trim is None else self.trim)):
             if value is None or not 0 <= value < np.inf:
                 raise InputError(f"the {name} must be 0 or more; got {value}")

@@ -18,7 +18,7 @@ from sdfrecon import __version__
 from sdfrecon.cleaning import clean
 from sdfrecon.device import learning, pick_device, seeded
 from sdfrecon.field import Field
-from sdfrecon.finishing import finish, missing
+from sdfrecon.finishing import check_coarser, finish, missing
 from sdfrecon.fit import CHECKPOINT_FORMAT, fit, time_step
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Mesh, PointCloud
@@ -86,6 +86,7 @@ def reconstruct(
     for line in cleaning_notes:
         note(line)
 
+    check_coarser(config.trim, cloud)
     frame = Frame.around(cloud, config.margin)
     unit = frame.to_unit(cloud)
     config, asked = suited(unit, config), config

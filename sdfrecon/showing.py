@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from sdfrecon.field import Field
     from sdfrecon.metrics import Comparison
     from sdfrecon.run_dir import Losses
+    from sdfrecon.siren import Siren
 
 
 def info(command: Info) -> None:
@@ -43,8 +45,8 @@ def info(command: Info) -> None:
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
         field = fieldfiles.load_field(command.file)
-        c, about = field.siren.config, field.about
-        say(f"field: {c.hidden_layers + 1} {c.activation} layers of {c.width}, {field.siren.size:,} weights")
+        about = field.about
+        say(f"field: {_network(field.siren)}")
         if field.siren.in_dim == 2:
             say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
             if window := about.get("window"):
@@ -52,11 +54,11 @@ def info(command: Info) -> None:
             return
         center = " ".join(decimals(field.frame.center, field.frame.scale))
         say(f"cube:  {field.frame.scale * 2:.6g} wide around {center}")
-        if {"scan", "versions", "config"} <= about.keys():
-            say(f"scan:  {about['scan']['name'] or '(unnamed)'}, {about['scan']['points']:,} points")
-            config, steps = about["config"], about.get("steps", about["config"]["fit"]["steps"])
-            versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-            say(f"made:  {steps} steps, seed {config['seed']}, {versions}")
+        with suppress(KeyError):  # what others made says other things of itself
+            scan, config, versions = about["scan"], about["config"], about["versions"]
+            steps, used = about.get("steps", config["fit"]["steps"]), [f"{name} {v}" for name, v in versions.items()]
+            say(f"scan:  {scan['name'] or '(unnamed)'}, {scan['points']:,} points")
+            say(f"made:  {steps} steps, seed {config['seed']}, {', '.join(used)}")
         return
     loaded = load_mesh_or_cloud(command.file)
     if isinstance(loaded, Mesh):
@@ -203,7 +205,7 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     some = cloud.thinned(SHOWN_POINTS)
     away, residuals = nearest(some.points, made)[0], field.distance(some.points)
     error = abs(residuals)
-    net, about = field.siren.config, field.about
+    about = field.about
     facts = [
         ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
         ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {pieces(made)}"),
@@ -212,7 +214,7 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
                          f"{away.max():.4g} at most (units); {away.mean() / cloud.diagonal:.3%} of the scan's size"),
         ("field at the points", f"{error.mean():.4g} from zero on average (units), "
                                 f"{error.mean() / cloud.diagonal:.3%} of the scan's size"),
-        ("field", f"{net.hidden_layers + 1} {net.activation} layers of {net.width}, {field.siren.size:,} weights"),
+        ("field", _network(field.siren)),
         ("time", duration(run["seconds"])),
         *(("note", note) for note in run["notes"]),
     ]  # fmt: skip
@@ -220,6 +222,11 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     title = f"{Path(run['scan']).name}, reconstructed"
     page = reconstruction_page(title, some, away, residuals, made, field, losses, facts, run["command"], settings)
     write_text(path, page)
+
+
+def _network(siren: Siren) -> str:
+    net = siren.config
+    return f"{net.hidden_layers + 1} {net.activation} layers of {net.width}, {siren.size:,} weights"
 
 
 def _check_page(path: Path) -> None:

@@ -24,8 +24,8 @@ from sdfrecon.jet import Jet
 
 # MKL chooses its sine and cosine at their first call. Threads that make it at once may get different ones, and the same
 # seed then another mesh: so one thread makes it here.
-torch.zeros(1).sin().cos()
-torch.zeros(1, dtype=torch.float64).sin().cos()
+torch.zeros(1, dtype=torch.float32, device="cpu").sin().cos()
+torch.zeros(1, dtype=torch.float64, device="cpu").sin().cos()
 
 
 @dataclass(frozen=True)

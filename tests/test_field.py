@@ -110,6 +110,12 @@ def test_levels_without_surface_name_the_scans_units() -> None:
         FIELD.mesh(32, -7.0)
 
 
+@pytest.mark.parametrize("resolution", [1, 512.0])
+def test_cells_are_whole_and_at_least_two(resolution: float) -> None:
+    with pytest.raises(InputError, match=r"whole number of cells, at least 2; got (1|512\.0)$"):
+        FIELD.mesh(resolution)
+
+
 def test_points_must_be_rows_of_three() -> None:
     with pytest.raises(InputError, match=r"points must be \(n, 3\); got \(3,\)"):
         FIELD.distance([1.0, 2.0, 3.0])

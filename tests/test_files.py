@@ -1,4 +1,5 @@
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -248,6 +249,7 @@ TABLE = np.hstack([POINTS, NORMALS, COLORS])
         ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": '"Z","Y","X"', "comments": ""}, False, False),
         ("scan.csv", [2, 1, 0], {"delimiter": ",", "header": "z,y,x"}, False, False),
         ("scan.txt", [6, 0, 1, 2], {"header": "id x y z"}, False, False),
+        ("scan.txt", [0, 1, 2, 6, 7, 8], {"header": "x y z intensity return class"}, False, False),
         ("scan.pts", [0, 1, 2], {"header": "40", "comments": ""}, False, False),
         ("scan.pwn", range(6), {}, True, False),
         ("scan.asc", [3, 4, 5, 0, 1, 2, 6, 7, 8], {"header": "Nx Ny Nz X Y Z R G B", "comments": "//"}, True, True),
@@ -505,6 +507,7 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
     for wrong in (
         {"frame": {"center": [0, 0], "scale": 1}},
         {"about": "nothing"},
+        {"about": {"config": "mine"}},
         {"siren": about["siren"] | {"activation": "step"}},
         {"siren": about["siren"] | {"in_dim": 2}, "image": {"height": "20", "width": 20}},
         {"siren": about["siren"] | {"in_dim": 5}},
@@ -512,7 +515,7 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         dims = wrong.get("siren", {}).get("in_dim", 3)
         first = torch.zeros(len(tensors["weights.0"]), dims)
         fieldfiles.write_tensors(path, tensors | {"weights.0": first}, about | wrong)
-        with pytest.raises(InputError, match="cannot read .* as a field"):
+        with pytest.raises(InputError, match="cannot read .* as a field|says of its config what"):
             fieldfiles.load_field(path)
     broken = field()
     with torch.no_grad():
@@ -531,6 +534,7 @@ PCD = (  # Open3D takes each of these and crashes
     b"VERSION 0.7\nFIELDS %s\nSIZE 4 4 4 4 4 4\nTYPE F F F F F F\nCOUNT %s\nHEIGHT 1\nWIDTH %s\nPOINTS %s\n"
     b"DATA binary\n" + bytes(48)
 )
+GLTF = b"glTF" + struct.pack("<III", 2, 80, 60) + b"JSON{%s}"
 SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGHT 1\nWIDTH 3\nPOINTS 3\nDATA %s\n"
 
 
@@ -564,6 +568,10 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n",
          "needs columns x, y and z; got packed_position"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
+        ("scan.obj", 2 * b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\n", "export it with absolute indices"),
+        ("scan.glb", GLTF % b'"extensionsRequired": ["KHR_draco_mesh_compression"]', "by KHR_draco_mesh_compression"),
+        ("scan.gltf", b'{"accessors": [{"normalized": true}], "meshes": [{"primitives": [{"attributes": '
+         b'{"POSITION": 0}}]}]}', "is compressed by KHR_mesh_quantization: export it without"),
         ("scan.asc", b"//X Y Z\n5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
         ("scan.csv", b"X;Y;Z\n1,5;2,5;3,5\n", "decimal commas"),
         ("scan.csv", b"100;2,5;3,5\n", "decimal commas"),
@@ -600,6 +608,76 @@ def test_a_text_of_a_mesh_that_was_cut_short_is_refused(tmp_path: Path, suffix: 
     for read in (files.read_mesh, lambda path: load_scan(path, None, None)):
         with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncated"):
             read(path)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_an_stl_that_was_cut_short_is_refused(tmp_path: Path, text: bool) -> None:
+    import trimesh
+
+    path, ball = tmp_path / "balls.stl", trimesh.Trimesh(BALL.vertices, BALL.faces)
+    whole = ball.export(file_type="stl_ascii" if text else "stl")
+    whole = 2 * (whole.encode() + b"\n") if isinstance(whole, str) else whole
+    path.write_bytes(whole + (b"" if text else bytes(7)))  # what follows the triangles is nothing
+    assert len(files.read_mesh(path).faces) == len(BALL.faces) * (1 + text)
+    path.write_bytes(whole[:-2000])
+    for read in (files.read_mesh, files.read_cloud):
+        with pytest.raises(InputError, match="promises .* and holds .*: the file is truncated"):
+            read(path)
+
+
+@pytest.mark.parametrize("comment", ["# a quad", "# 1 2 3", ""])
+def test_comments_of_an_off_may_stand_anywhere(tmp_path: Path, comment: str) -> None:
+    lines = ["OFF", "4 2 0", "0 0 0", "1 0 0", "1 1 0", "0 1 0", "3 0 1 2", "3 0 2 3"]
+    for at in range(len(lines)):
+        (tmp_path / "a.off").write_text("\n".join([*lines[:at], f"{lines[at]} {comment}", comment, *lines[at + 1 :]]))
+        assert files.read_mesh(tmp_path / "a.off").areas.sum() == pytest.approx(1)
+
+
+def test_an_off_may_hold_points_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.off").write_text("OFF\n40 0 0\n" + "".join(f"{x} {y} {z}\n" for x, y, z in POINTS))
+    same(files.read_cloud(tmp_path / "a.off"), normals=False, colors=False)
+
+
+def test_faces_may_count_back_from_the_last_vertex(tmp_path: Path) -> None:
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf -4 -3 -2\nf -4 -2 -1\n")
+    assert files.read_mesh(tmp_path / "a.obj").areas.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_comments_of_a_ply_may_be_in_any_code_and_come_first(tmp_path: Path, form: str) -> None:
+    path = ply(tmp_path / "scan.ply", form, "float")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"made by hand", "von Größe".encode("latin-1")))
+    same(files.read_cloud(path))
+    path.write_bytes(whole.replace(b"ply\n", b"ply\ncomment first\nobj_info second\n", 1))
+    same(files.read_cloud(path))
+
+
+def test_polygons_that_have_as_many_corners_in_the_mean_are_told_apart(tmp_path: Path) -> None:
+    corners = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [2, 0, 0], [3, 0, 0], [3, 1, 0], [2.5, 2, 0],
+                        [2, 1, 0]], np.float32)  # fmt: skip
+    header = b"ply\nformat binary_little_endian 1.0\nelement vertex 9\nproperty float x\nproperty float y\n"
+    header += b"property float z\nelement face 3\nproperty list uchar int vertex_indices\nend_header\n"
+    faces = [(0, 1, 2, 3), (0, 1, 2), (4, 5, 6, 7, 8)]
+    body = corners.tobytes() + b"".join(struct.pack(f"<B{len(face)}i", len(face), *face) for face in faces)
+    (tmp_path / "a.ply").write_bytes(header + body)
+    assert files.read_mesh(tmp_path / "a.ply").areas.sum() == pytest.approx(1 + 0.5 + 1.5)
+    assert len(files.read_cloud(tmp_path / "a.ply")) == 9
+
+
+def test_a_corner_that_is_nowhere_takes_its_triangles_alone(tmp_path: Path) -> None:
+    corners = BALL.vertices.copy()
+    corners[0] = np.nan
+    files.write_mesh(tmp_path / "a.ply", replace(BALL, vertices=corners))
+    mesh = files.read_mesh(tmp_path / "a.ply")
+    assert len(mesh.faces) == len(BALL.faces) - (BALL.faces == 0).any(axis=1).sum()
+    assert 0 < mesh.areas.sum() < BALL.areas.sum()
+
+
+def test_a_pipe_is_no_file_to_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scan.ply")
+    with pytest.raises(InputError, match="got the pipe or device .*: save what comes from it first"):
+        files.read_cloud(tmp_path / "scan.ply")
 
 
 def test_complex_numbers_are_no_points(tmp_path: Path) -> None:

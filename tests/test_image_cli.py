@@ -226,7 +226,8 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
     field, out = tmp_path / "f.safetensors", tmp_path / "out.png"
     pictures.write_image(tmp_path / "mask.png", np.ones((7, 9)))
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:200])
-    value, figure = tmp_path / "value.png", tmp_path / "figure.png"
+    value, figure, wide = tmp_path / "value.png", tmp_path / "figure.png", tmp_path / "wide.png"
+    pictures.write_image(wide, np.zeros((3, 70_000)))
     for path in (value, figure):
         pictures.write_image(path, SMALL)
     run("image", "fit", picture, "--output", field, *FAST, "--quiet")
@@ -248,6 +249,12 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("must be the image of the field", ("derivatives", field, "--output", seen, "--image", tmp_path / "mask.png")),
         ("value.png would be overwritten", ("derivatives", field, "--output", tmp_path, "--image", value)),
         ("figure.png would be overwritten", ("activations", figure, "--output", tmp_path)),
+        ("--steps must be at least 1", ("activations", picture, "--output", seen, "--steps", "0")),
+        ("the seed must be from 0", ("activations", picture, "--output", seen, "--seed", "-1")),
+        ("so many weights need", ("activations", picture, "--output", seen, "--width", "3000000")),
+        ("a JPEG is at most", ("blend", picture, wide, "--output", tmp_path / "out.jpg")),
+        ("a JPEG is at most", ("fit", wide, "--output", tmp_path / "g.safetensors", "--preview", tmp_path / "p.jpg")),
+        ("a JPEG is at most", ("poisson", wide, "--output", tmp_path / "out.jpg")),
         ("the seed must be from 0", ("fit", picture, "--output", tmp_path / "g.safetensors", "--seed", str(1 << 64))),
     ]
     for words, args in refusals:

@@ -133,6 +133,14 @@ def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> N
     assert read[3, 2, 3] == 0
 
 
+@pytest.mark.parametrize("mode", ["I;16", "RGB"])
+def test_a_transparent_colour_of_16_bits_is_refused(tmp_path: Path, mode: str) -> None:
+    transparency = 65535 if mode == "I;16" else (65280, 0, 0)
+    Image.new(mode, (8, 6)).save(tmp_path / "a.png", transparency=transparency)
+    with pytest.raises(InputError, match="a transparent colour of 16 bits: save it with an alpha channel"):
+        pictures.read_image(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg"])
 def test_a_compressed_tiff_is_read(tmp_path: Path, compression: str) -> None:
     stored = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[:, None, None], (1, 64, 3))

@@ -92,7 +92,7 @@ def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -
     few, some, many = (sized(PRESETS["standard"], points) for points in (3000, 50_000, 100_000))
     assert (few.siren.width, few.siren.hidden_layers, few.surface and few.surface.on_surface) == (128, 2, 750)
     assert (some.siren.width, some.siren.hidden_layers) == (256, 2)
-    assert some.surface == replace(SurfaceConfig(), on_surface=2048), "normals weigh more on many points alone"
+    assert some.surface == replace(SurfaceConfig(), on_surface=2048, pool=100_000), "normals weigh more on many alone"
     assert many == replace(PRESETS["standard"], fit=replace(PRESETS["standard"].fit, steps=2000))
     assert [size.fit.steps for size in (few, some, many)] == [1000, 1000, 2000]
     assert sized(PRESETS["paper"], 3000) == PRESETS["paper"]
@@ -103,8 +103,29 @@ def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -
     violent, calm = (sized(PRESETS["draft"], points).fit for points in (50_000, 100_000))
     assert (violent.muon_learning_rate, violent.muon_momentum) == (1.7e-3, 0.95), "these find the whole sooner"
     assert (calm.muon_learning_rate, calm.muon_momentum) == (2.2e-3, 0.9)
+    assert (violent.steps, calm.steps) == (640, 800)
     adam = replace(PRESETS["draft"], fit=FitConfig(muon_learning_rate=None))
     assert sized(adam, 3000).fit == adam.fit
+
+
+def test_what_a_program_has_as_its_own_numbers_changes_no_fit() -> None:
+    ball = evenly_spread(1000)
+    cloud, config = PointCloud(ball, ball), replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=16)
+    expected = reconstruct(cloud, config, device="cpu").field
+    torch.set_default_dtype(torch.float64)
+    try:
+        made = reconstruct(cloud, config, device="cpu").field
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(made.siren.parameters(), expected.siren.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_trim_finer_than_the_points_is_refused_before_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdfrecon.reconstruction.fit", lambda *_, **__: pytest.fail("fitted"))
+    ball = evenly_spread(1000)
+    with pytest.raises(InputError, match="cuts the surface between the points"):
+        reconstruct(PointCloud(ball, ball), replace(SHORT, trim=1e-4), device="cpu")
 
 
 def test_the_network_that_was_fitted_is_what_is_told_of_it() -> None:
