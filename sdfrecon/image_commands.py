@@ -164,7 +164,7 @@ def poisson(command: ImagePoisson) -> None:
 def blend(command: ImageBlend) -> None:
     """Two images -> one."""
     from sdfrecon.fieldfiles import save_field
-    from sdfrecon.images import alpha, psnr, rgb
+    from sdfrecon.images import alpha, bled, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.memory import check_free
     from sdfrecon.pictures import check_size, read_image, write_image, write_panels
@@ -172,7 +172,7 @@ def blend(command: ImageBlend) -> None:
     field_path, figure = _beside(command.output)
     masks = [command.mask] if command.mask else []
     _places([command.source, command.target, *masks], [field_path], [command.output, figure])
-    source, target = read_image(command.source), read_image(command.target)
+    source, target = read_image(command.source), bled(read_image(command.target))
     check_size(command.output, target.shape)
     shown = wanted = alpha(source) > 0.5
     if command.mask is not None:
@@ -252,22 +252,22 @@ def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
 
 
 def _image(path: Path, longest: int | None) -> Floats:
-    """The image, shrunk so that its longer side has `longest` pixels where it has more."""
+    """The image, `bled`, and shrunk so that its longer side has `longest` pixels where it has more."""
     from skimage.transform import resize
 
-    from sdfrecon.images import alpha
+    from sdfrecon.images import alpha, bled
     from sdfrecon.pictures import read_image, unmultiplied
 
     image = read_image(path)
     height, width, channels = image.shape
     if longest is None or max(height, width) <= longest:
-        return image
+        return bled(image)
     share = longest / max(height, width)
     shape, clear = (max(3, round(height * share)), max(3, round(width * share))), channels in (2, 4)
-    if clear:  # else what is hidden under transparency would show at its edges
+    if clear:
         image[..., :-1] *= alpha(image)[..., None]
     small = resize(image, shape, anti_aliasing=True)
-    return unmultiplied(small) if clear else small
+    return bled(unmultiplied(small)) if clear else small
 
 
 def _field(path: Path, device: str) -> ImageField:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct, dctn, dst, idct, idctn, idst
+from scipy.ndimage import distance_transform_edt
 
 from sdfrecon.geometry import Floats, InputError
 
@@ -112,6 +113,18 @@ def rgb(image: Floats) -> Floats:
 def alpha(image: Floats) -> Floats:
     """(h, w) of the same; 1 where it has none."""
     return image[..., -1] if image.shape[2] in (2, 4) else np.ones(image.shape[:2])
+
+
+def bled(image: Floats) -> Floats:
+    """(h, w, c) the same, but that clear pixels have the colours of the nearest visible one: theirs are not to be seen.
+
+    What is between pixels would have a part of them.
+    """
+    seen = alpha(image) > 0
+    if seen.all() or not seen.any():
+        return image
+    nearest = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    return np.dstack([opaque(image)[tuple(nearest)], alpha(image)])
 
 
 def psnr(image: Floats, reference: Floats) -> float:
