@@ -178,7 +178,7 @@ def steps(results: Results, shape: str, scan: str, seed: int, method: str) -> li
         return []
     draft = results.find(shape, scan, seed, "draft")
     if draft is None or "seconds" not in draft or draft["machine"] != machine():
-        raise SystemExit(f"{method} is given draft's time: measure draft first, on this machine")
+        raise SystemExit(f"{method} is given draft's time here: measure draft first, without another machine's row")
     budget = draft["seconds"] * (10 if method == "paper_x10" else 1)
     step = max(seconds_per_step(PRESETS["paper"], pick_device("auto")), 1e-4)
     return ["--steps", str(round(budget / step))]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sdfrecon import meshfiles
-from sdfrecon.files import read_cloud, write_mesh
+from sdfrecon.files import read_cloud
 from sdfrecon.geometry import Mesh
 
 
@@ -39,8 +39,7 @@ def meshlab(cloud: Path, mesh: Path, name: str, **options: int) -> None:
     points = read_cloud(cloud)
     meshes.add_mesh(pymeshlab.Mesh(vertex_matrix=points.points, v_normals_matrix=points.normals))
     meshes.apply_filter(f"generate_surface_reconstruction_{name}", **options)
-    made = meshes.current_mesh()
-    write_mesh(mesh, Mesh(made.vertex_matrix(), made.face_matrix().astype(np.int64)))
+    meshes.save_current_mesh(str(mesh))
 
 
 RIVALS = {

@@ -27,6 +27,7 @@ KINDS = {
         ("nx", "ny", "nz"),
         ("normal_x", "normal_y", "normal_z"),
         ("normalx", "normaly", "normalz"),
+        ("n_x", "n_y", "n_z"),
         ("i", "j", "k"),
         *[(f"normals{mark}0", f"normals{mark}1", f"normals{mark}2") for mark in ":_"],
     ],

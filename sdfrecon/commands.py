@@ -146,15 +146,19 @@ def _config(command: Reconstruct) -> ReconstructConfig:
     check_trim(command.trim)
     check_box(command.box)
     at_least(10, "--max-points", command.max_points)
-    config = preset(command.preset)
+    config = _of_steps(preset(command.preset), command.steps)
     return replace(
         config,
-        fit=with_steps(config.fit, command.steps),
-        dense_steps=config.dense_steps if command.steps is None else None,
         resolution=at_least(8, "--resolution", command.resolution) or config.resolution,
         trim=command.trim,
         seed=command.seed,
     )
+
+
+def _of_steps(config: ReconstructConfig, steps: int | None) -> ReconstructConfig:
+    """The same with so many steps, if they are given, for however many points."""
+    fit = with_steps(config.fit, steps)
+    return config if steps is None else replace(config, fit=fit, dense_steps=None)
 
 
 def mesh(command: MeshCommand) -> None:
@@ -228,8 +232,7 @@ def demo(command: Demo) -> None:
     from sdfrecon.render import render
 
     meshfiles.open3d()
-    config = preset("draft")
-    config = replace(config, fit=with_steps(config.fit, command.steps))
+    config = _of_steps(preset("draft"), command.steps)
     files.make_folder(command.output)
     mesh, picture, field = made = [command.output / f"motorcycle.{name}" for name in ("glb", "png", "safetensors")]
     check_places([], made)

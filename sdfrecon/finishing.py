@@ -35,7 +35,7 @@ WORTH_SAYING = 0.005
 
 def check_coarser(trim: float | None, cloud: PointCloud) -> None:
     """Raises InputError where what is cut at a distance from points would be the surface between them."""
-    if trim and trim < (gap := apart(evened(cloud))):
+    if trim and trim < (gap := apart(evened(PointCloud(cloud.points)))):
         raise InputError(
             f"--trim {trim:g} cuts the surface between the points, which are {gap:.3g} apart: "
             f"give at least {3 * gap:.3g}, or 0 to cut nothing"

@@ -103,18 +103,16 @@ def _absolute(path: Path) -> BinaryIO:
     Raises InputError where they count back from vertices between them.
     """
     text = path.read_bytes()
-    if re.search(rb"^f\s[^\n]*-\d", text, re.MULTILINE):
-        face = re.search(rb"^f\s", text, re.MULTILINE)
-        if face and re.search(rb"^v\s", text[face.end() :], re.MULTILINE):
-            raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
+    face, vertex = re.search(rb"(?m)^f\s", text), max(text.rfind(b"\nv "), text.rfind(b"\nv\t"))
+    if face and face.start() < vertex and re.search(rb"(?m)^f\s[^\n]*-\d", text):
+        raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
     return BytesIO(text)
 
 
 def _whole_stl(path: Path) -> BinaryIO:
     """An STL without what follows its triangles. Raises InputError where some are missing."""
     data = path.read_bytes()
-    head = data[:HEADER].lower()
-    if head.lstrip().startswith(b"solid") and b"facet" in head:
+    if re.search(rb"solid[^\0]*?facet\s+normal", data[:HEADER], re.IGNORECASE):
         begun, ended = (len(re.findall(rb"(?im)^\s*" + word, data)) for word in (b"solid", b"endsolid"))
         _check_whole(path, {"solids": (begun, ended)})
         return BytesIO(data)
@@ -126,13 +124,16 @@ def _whole_stl(path: Path) -> BinaryIO:
 def _uncompressed(path: Path) -> BinaryIO:
     """A glTF as a text or in a GLB. Raises InputError where its numbers are stored in a way that trimesh misreads."""
     data = path.read_bytes()
-    binary = data.startswith(b"glTF")
-    tree = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")] if binary else data)
+    text = data[20 : 20 + int.from_bytes(data[12:16], "little")] if data.startswith(b"glTF") else data
+    tree = json.loads(text.decode("utf-8-sig", "replace"))
+    if not isinstance(tree.get("meshes", []), list):  # glTF 1, which trimesh refuses
+        return BytesIO(data)
     ways = set(tree.get("extensionsRequired", ())) & {"KHR_draco_mesh_compression", "EXT_meshopt_compression"}
     for primitive in (primitive for shape in tree.get("meshes", ()) for primitive in shape["primitives"]):
         position = primitive["attributes"].get("POSITION")
-        if position is not None and tree["accessors"][position].get("normalized"):
-            ways.add("KHR_mesh_quantization")
+        stored = {} if position is None else tree["accessors"][position]
+        ways |= {"KHR_mesh_quantization"} if stored.get("normalized") else set()
+        ways |= {"sparse accessors"} if "sparse" in stored else set()
     if ways:
         raise InputError(f"{path} is compressed by {', '.join(sorted(ways))}: export it without")
     return BytesIO(data)
@@ -249,7 +250,7 @@ def _load_ply(path: Path) -> dict[str, Any] | None:
     plain = re.sub(rb"^(?:comment|obj_info)\b.*\n", b"", header, flags=re.MULTILINE)
     clear = header.isascii() and re.match(rb"ply\s+format", header)
     try:
-        with open(path, "rb") if clear else BytesIO(plain + path.read_bytes()[len(header) :]) as file:
+        with open(path, "rb") if clear else BytesIO(path.read_bytes().replace(header, plain, 1)) as file:
             found = load_ply(file, fix_texture=False, skip_materials=True)
     except ValueError as error:
         if UNEVEN not in str(error):
@@ -302,7 +303,7 @@ def _header(path: Path) -> bytes:
 
 
 def _as_shown(light: NDArray) -> NDArray[np.uint8]:
-    """sRGB colours of light, in floats up to 1 or in whole numbers up to the largest: `_as_light` the other way."""
+    """sRGB colours of light, in floats up to 1 or in whole numbers up to the largest: what meshexport has back."""
     share = light if light.dtype.kind == "f" else light / np.iinfo(light.dtype).max
     share = np.clip(share, 0, 1)
     shown = np.where(share <= 0.0031308, 12.92 * share, 1.055 * share ** (1 / 2.4) - 0.055)

@@ -76,8 +76,7 @@ def _read_picture(path: Path) -> NDArray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
             about = iio.immeta(stored, plugin="pillow")
             clear = about.get("transparency")
-            wide = about["mode"].startswith("I") or (isinstance(clear, tuple) and max(clear) > 255)
-            if clear is not None and wide:
+            if clear is not None and stored.startswith(b"\x89PNG") and stored[24] == 16:  # bits
                 raise InputError(f"{path} has a transparent colour of 16 bits: save it with an alpha channel")
             mode = "RGBA" if clear is not None else "RGB" if about["mode"] in ("CMYK", "YCbCr") else None
             shown = mode or {"P": "RGB"}.get(about["mode"], about["mode"])

@@ -36,7 +36,8 @@ class ReconstructConfig:
         default_factory=lambda: FitConfig(640, muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
     )
     dense_steps: int | None = None
-    """Steps of the fit where points are many, in place of `fit`'s: more pay there. None has `fit`'s everywhere."""
+    """Steps of the fit where points are many, in place of `fit`'s: more pay there. None has `fit`'s everywhere,
+    as a fit of one's own should."""
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1

@@ -67,7 +67,8 @@ def reconstruct(
     field as it is; if it returns True the fit ends there.
 
     Raises InputError for a cloud that `clean` refuses, a preset, seed or device that there is not, a run_dir in use, a
-    fit without a surface, or a trim that leaves none; fit.Interrupted on Ctrl-C, fit.Diverged where no fit is found.
+    fit without a surface, or a trim that is finer than the points or leaves none; fit.Interrupted on Ctrl-C,
+    fit.Diverged where no fit is found.
 
     >>> result = reconstruct(cloud)                                        # doctest: +SKIP
     >>> result.field.distance([[0.1, 0.2, 0.3]])                           # doctest: +SKIP

@@ -327,6 +327,7 @@ def test_the_demo_needs_no_file(tmp_path: Path) -> None:
     made = tmp_path / "new" / "demo"
     assert sorted(p.name for p in made.iterdir()) == [f"motorcycle.{s}" for s in ("glb", "png", "safetensors")]
     assert files.read_mesh(made / "motorcycle.glb").colors is not None
+    assert fieldfiles.load_field(made / "motorcycle.safetensors").about["steps"] == 60
 
 
 def test_quiet_is_quiet(tmp_path: Path, ring_and_ball: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -617,8 +617,10 @@ def test_an_stl_that_was_cut_short_is_refused(tmp_path: Path, text: bool) -> Non
     path, ball = tmp_path / "balls.stl", trimesh.Trimesh(BALL.vertices, BALL.faces)
     whole = ball.export(file_type="stl_ascii" if text else "stl")
     whole = 2 * (whole.encode() + b"\n") if isinstance(whole, str) else whole
-    path.write_bytes(whole + (b"" if text else bytes(7)))  # what follows the triangles is nothing
-    assert len(files.read_mesh(path).faces) == len(BALL.faces) * (1 + text)
+    # What follows the triangles is nothing; what stands before them says not what they are.
+    for head in ("\ufeff".encode(), b"; made by hand\n") if text else (b"solid faceted ball".ljust(80), bytes(80)):
+        path.write_bytes(head + whole if text else head + whole[80:] + bytes(7))
+        assert len(files.read_mesh(path).faces) == len(BALL.faces) * (1 + text)
     path.write_bytes(whole[:-2000])
     for read in (files.read_mesh, files.read_cloud):
         with pytest.raises(InputError, match="promises .* and holds .*: the file is truncated"):
