@@ -33,7 +33,7 @@ class ReconstructConfig:
     """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here, whatever the
     scan."""
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(640, muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
+        default_factory=lambda: FitConfig(muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
     )
     dense_steps: int | None = None
     """Steps of the fit where points are many, in place of `fit`'s: more pay there. None has `fit`'s everywhere,
@@ -57,7 +57,7 @@ class ReconstructConfig:
 
 # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width). A network
 # that can hold the detail learns it sooner from the normals; a small one would lose sight of the whole over it.
-_WEIGHTS = SurfaceConfig(on_surface=2048, pool=100_000, normal=3000.0, normal_noise=3.0)
+_WEIGHTS = SurfaceConfig(on_surface=2048, normal=3000.0, normal_noise=3.0)
 _STANDARD = ReconstructConfig(
     SirenConfig(width=256, hidden_layers=3),
     surface=_WEIGHTS,
@@ -66,7 +66,7 @@ _STANDARD = ReconstructConfig(
     resolution=448,
 )
 PRESETS = {
-    "draft": ReconstructConfig(dense_steps=800),
+    "draft": ReconstructConfig(),
     "standard": _STANDARD,
     "fine": replace(
         _STANDARD,

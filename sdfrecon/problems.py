@@ -58,7 +58,7 @@ class SurfaceConfig:
     """Points beside the scan in a step."""
     in_box: int = 256
     """Points anywhere in the box in a step."""
-    pool: int = 50_000
+    pool: int = 100_000
     """Points beside the scan and in the box, each, that are prepared before the fit and drawn from in its steps."""
     near_spread: float = 4.0
     """How far points beside the scan stray, times the distance to the eighth neighbour there."""
