@@ -265,7 +265,6 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
     check_memory(memory, config.resolution, command.max_memory and command.max_memory * 1e9)
     if len(cloud):
         computable(cloud.points)
-    check_coarser(command.trim, cloud)
     if not command.quiet:
         where, suited = pick_device(command.device), sized(config, len(cloud))
         net, steps = suited.siren, suited.fit.steps
@@ -276,6 +275,7 @@ def _announce(cloud: PointCloud, config: ReconstructConfig, command: Reconstruct
         )
         seconds = steps * seconds_per_step(suited, where)
         tell(f"this takes about {duration(seconds)} for the fit and {memory / 1e9:.1f} GB of memory")
+    check_coarser(command.trim, cloud)
 
 
 def _conclude(result: Reconstruction, output: Path, field: Path | None, page: Path | None, tell: Tell) -> None:
