@@ -172,13 +172,13 @@ def blend(command: ImageBlend) -> None:
     field_path, figure = _beside(command.output)
     masks = [command.mask] if command.mask else []
     _places([command.source, command.target, *masks], [field_path], [command.output, figure])
-    source, target = read_image(command.source), bled(read_image(command.target))
+    source, target = read_image(command.source), read_image(command.target)
     check_size(command.output, target.shape)
     shown = wanted = alpha(source) > 0.5
     if command.mask is not None:
         mask = read_image(command.mask)
         wanted = rgb(mask).mean(axis=2) * alpha(mask) > 0.5
-    task = Composition.of(rgb(source), rgb(target), wanted, command.offset, command.mode, shown)
+    task = Composition.of(rgb(source), rgb(bled(target)), wanted, command.offset, command.mode, shown)
     if not task.inside.all():
         pixels = int(task.inside.sum())
         check_free(f"{pixels:,} pixels solved at once", SOLVED * pixels, "give a smaller --mask or source")
@@ -189,7 +189,8 @@ def blend(command: ImageBlend) -> None:
         field = field.toned(1, (result - filled).mean(axis=(0, 1)))
     field.about["window"] = {"right": task.window[1].start, "down": task.window[0].start}
     save_field(field_path, field)
-    picture = task.pasted(result, rgb(target))
+    stored = rgb(target)
+    picture = task.pasted(np.where(task.inside[..., None], result, stored[task.window]), stored)
     if target.shape[2] in (2, 4):
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])

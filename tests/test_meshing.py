@@ -153,5 +153,5 @@ def test_values_that_are_no_numbers_are_an_error() -> None:
 def test_no_surface_is_an_error() -> None:
     with pytest.raises(InputError, match="no surface at level 9"):
         extract_mesh(Ball(), 32, level=9.0)
-    with pytest.raises(InputError, match="at least 2 cells; got 1"):
+    with pytest.raises(InputError, match="at least 2; got 1"):
         extract_mesh(Ball(), 1)
