@@ -15,7 +15,6 @@ from torch import Tensor
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh
 from sdfrecon.jet import Jet
-from sdfrecon.lattice import check_resolution
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.siren import Siren, evaluate
 
@@ -56,7 +55,6 @@ class Field:
         """
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")
-        check_resolution(resolution)
         unit = self.frame.distance_to_unit(level)
         grows = max(-unit if self.inside_out else unit, 0.0)
         try:

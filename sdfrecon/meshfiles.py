@@ -132,8 +132,10 @@ def _uncompressed(path: Path) -> BinaryIO:
     for primitive in (primitive for shape in tree.get("meshes", ()) for primitive in shape["primitives"]):
         position = primitive["attributes"].get("POSITION")
         stored = {} if position is None else tree["accessors"][position]
-        ways |= {"KHR_mesh_quantization"} if stored.get("normalized") else set()
-        ways |= {"sparse accessors"} if "sparse" in stored else set()
+        if stored.get("normalized"):
+            ways.add("KHR_mesh_quantization")
+        if "sparse" in stored:
+            ways.add("sparse accessors")
     if ways:
         raise InputError(f"{path} is compressed by {', '.join(sorted(ways))}: export it without")
     return BytesIO(data)

@@ -214,6 +214,9 @@ def test_what_is_hidden_under_transparency_is_nowhere_to_be_seen(tmp_path: Path,
     read = image_commands._image(tmp_path / "logo.png", size)
     np.testing.assert_allclose(read[..., :3], np.tile([1.0, 0, 0], (*read.shape[:2], 1)), atol=1e-6)
     assert read[..., 3].min() < 1e-6 < 0.9 < read[..., 3].max()
+    if size is not None:
+        seen = read[..., 3] > 1e-3
+        assert 0 < read[..., 3][seen].min() < 0.9
 
 
 def test_a_folder_called_like_a_sample_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
