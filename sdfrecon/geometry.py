@@ -154,8 +154,8 @@ class Mesh:
     @property
     def is_watertight(self) -> bool:
         """Whether every edge is shared by exactly two faces that run along it in opposite directions."""
-        ahead, back = self._edges()
-        return 0 < len(ahead) == len(np.unique(ahead)) and bool(np.array_equal(np.sort(ahead), np.sort(back)))
+        ahead, back = (np.sort(edges) for edges in self._edges())
+        return len(ahead) > 0 and bool((np.diff(ahead) > 0).all()) and np.array_equal(ahead, back)
 
     @property
     def at_a_rim(self) -> NDArray[np.bool_]:
@@ -201,7 +201,7 @@ class Mesh:
         faces = first[same][self.faces]
         a, b, c = faces.T
         proper = (a != b) & (b != c) & (c != a)
-        if single and proper.all() and len(np.unique(faces)) == len(self.vertices):
+        if single and proper.all() and np.bincount(faces.ravel(), minlength=len(self.vertices)).all():
             return self
         return replace(self, faces=faces, normals=self.normals if single else None).keep_faces(proper)
 
