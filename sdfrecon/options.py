@@ -40,7 +40,7 @@ class Reconstruct:
     """Cells along the cube around the scan: twice as many, four times the triangles. If not given, 256 (draft, paper),
     448 (standard) or 512 (fine)."""
     steps: Maybe[int] = None
-    """Steps of the fit: more give a finer surface and take longer. If not given, 800 to 10000 by preset and points."""
+    """Steps of the fit: more give a finer surface and take longer. If not given, 640 to 10000 by preset and points."""
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0

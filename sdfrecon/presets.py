@@ -33,7 +33,7 @@ class ReconstructConfig:
     """Samples and weights of our loss; None takes the loss of the SIREN paper, and the rest as it is here, whatever the
     scan."""
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
+        default_factory=lambda: FitConfig(640, muon_learning_rate=2.2e-3, muon_momentum=0.9, decay=1.5, bfloat16=True)
     )
     dense_steps: int | None = None
     """Steps of the fit where points are many, in place of `fit`'s: more pay there. None has `fit`'s everywhere,
@@ -66,7 +66,7 @@ _STANDARD = ReconstructConfig(
     resolution=448,
 )
 PRESETS = {
-    "draft": ReconstructConfig(),
+    "draft": ReconstructConfig(dense_steps=800),
     "standard": _STANDARD,
     "fine": replace(
         _STANDARD,
