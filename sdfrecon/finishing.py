@@ -72,7 +72,7 @@ def finish(
         if trim and (excess > 0).any():
             near = _without_flaps(near, mesh.clipped(-excess), limit)
     if trim is None:
-        share = 1 - near.areas.sum() / mesh.areas.sum()
+        share = 0.0 if near is mesh else 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
             notes.append(

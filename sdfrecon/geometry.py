@@ -161,7 +161,9 @@ class Mesh:
     def at_a_rim(self) -> NDArray[np.bool_]:
         """(f,) true for faces with an edge that no other face runs along in the opposite direction."""
         ahead, back = self._edges()
-        return np.asarray(~np.isin(ahead, back).reshape(-1, 3).all(axis=1))
+        back = np.sort(back)  # searched in: np.isin hashes, which takes ten times as long
+        found = back[np.searchsorted(back, ahead).clip(max=len(back) - 1)] == ahead
+        return np.asarray(~found.reshape(-1, 3).all(axis=1))
 
     def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(3 f,) a number for every face's edges, face by face, and the numbers of the same in opposite direction."""
@@ -174,7 +176,7 @@ class Mesh:
         from scipy.sparse.csgraph import connected_components
 
         v = len(self.vertices)
-        start, end = self.faces.ravel(), np.roll(self.faces, -1, axis=1).ravel()
+        start, end = self.faces[:, :2].ravel(), self.faces[:, 1:].ravel()
         graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(v, v))
         _, labels = connected_components(graph, directed=False)
         return np.unique(labels[self.faces[:, 0]], return_inverse=True)[1].astype(np.int64)

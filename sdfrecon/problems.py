@@ -258,7 +258,8 @@ def sign_and_reach(points: Tensor, cloud: PointCloud, tree: cKDTree, sure: float
     query = points.double().cpu().numpy()
     distance, index = tree.query(query, k=range(1, min(NEIGHBOURS, len(cloud)) + 1), workers=-1)
     assert cloud.normals is not None
-    to_plane = np.einsum("nkd,nkd->nk", query[:, None] - cloud.points[index], cloud.normals[index])
+    of_plane = np.einsum("nd,nd->n", cloud.points, cloud.normals)
+    to_plane = np.einsum("nd,nkd->nk", query, cloud.normals[index]) - of_plane[index]
     cosine = (to_plane / (distance + 1e-9)).mean(axis=1)
     sign = np.sign(cosine) * (np.abs(cosine) >= sure)
     return {
