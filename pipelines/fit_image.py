@@ -1,6 +1,6 @@
 """An image becomes a function: `python pipelines/fit_image.py IMAGE PNG`, at twice the image's size.
 
-The same as `sdfrecon image fit` and `render`: what to read, and to change, first.
+The same as `sdfrecon image fit` and `render` of a picture without transparency: what to read, and to change, first.
 """
 
 import sys

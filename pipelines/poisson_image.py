@@ -1,6 +1,6 @@
 """An image is rebuilt from its gradient alone: `python pipelines/poisson_image.py IMAGE PNG`.
 
-The same as `sdfrecon image poisson`: what to read, and to change, first.
+The same as `sdfrecon image poisson` of a picture without transparency: what to read, and to change, first.
 """
 
 import sys

@@ -26,13 +26,13 @@ class Reconstruct:
     """
 
     scan: Positional[Path]
-    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices, and points on
-    large triangles."""
+    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices and,
+    where these show too little of it, points on its triangles."""
     output: Maybe[Path] = None
     """The mesh to write: .ply, .obj, .stl, .glb or .off; - writes a PLY to standard output. If not given,
     SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """draft takes 10 to 20 s on two cores, standard up to 2 minutes, fine up to 6, for more detail; paper is the SIREN
+    """draft takes 10 to 25 s on two cores, standard up to 3 minutes, fine up to 7, for more detail; paper is the SIREN
     paper's network, loss and optimiser, for 10,000 steps."""
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
@@ -44,7 +44,8 @@ class Reconstruct:
     device: Device = "auto"
     """Where to compute: auto takes a GPU where there is one."""
     seed: int = 0
-    """Of the fit's random choices: on a CPU, with as many threads, the same seed gives the same mesh."""
+    """Of the fit's random choices: on the same kind of CPU, with as many threads, the same seed
+    gives the same mesh."""
     estimate_normals: bool = False
     """Estimate the normals from the points: for scans that have none, or wrong ones."""
     viewpoint: UseAppendAction[tuple[Place, ...]] = ()
