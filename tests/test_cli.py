@@ -16,12 +16,13 @@ from test_finishing import WHOLE, seen, with_piece
 
 import sdfrecon
 from sdfrecon import fieldfiles, files, showing
-from sdfrecon.cli import main
+from sdfrecon.cli import SPINS, main
 from sdfrecon.console import load_scan
 from sdfrecon.field import Field
 from sdfrecon.fit import Diverged
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud
+from sdfrecon.options import Reconstruct, View
 from sdfrecon.run_dir import Losses
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
@@ -274,6 +275,16 @@ def test_a_live_view_watches_and_stays(
         "--quiet", *FAST)  # fmt: skip
     assert seen == [12_593, "::1", 99, 50, 100, 150, True, [50, 100, 150], "waited"]
     assert "look at it while it fits: nowhere" in capsys.readouterr().out
+    assert Reconstruct(ring_and_ball).host == View(ring_and_ball).host == "127.0.0.1"
+
+
+def test_a_view_that_cannot_be_shown_is_refused_before_the_work(
+    tmp_path: Path, ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sdfrecon.viewer.find_spec", lambda _: None)
+    said = refused(capsys, "reconstruct", ring_and_ball, "--output", tmp_path / "a.ply", "--view")
+    assert "pip install viser" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_differences_are_told_in_units_and_shares_of_the_size(
@@ -314,20 +325,21 @@ def test_every_name_of_the_package_is_there() -> None:
         assert getattr(sdfrecon, name), name
 
 
+@pytest.mark.parametrize(("policy", "spins"), [({}, SPINS), ({"OMP_WAIT_POLICY": "active"}, "None")])
+def test_the_command_has_its_threads_sleep_soon_before_torch_is_there(policy: dict[str, str], spins: str) -> None:
+    around = {name: value for name, value in os.environ.items() if "OMP_" not in name} | policy
+    code = "import os, sys; sys.argv = ['sdfrecon', '--version']\nfrom sdfrecon.cli import main; main()\n"
+    code += "print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True, check=True).stdout
+    assert told.split()[-2:] == [spins, "False"]
+
+
 def test_the_demo_refuses_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--steps must be at least 1" in refused(capsys, "demo", "--output", tmp_path / "new", "--steps", "0")
     assert not (tmp_path / "new").exists()
     (tmp_path / "motorcycle.glb").mkdir()
     assert "motorcycle.glb" in refused(capsys, "demo", "--output", tmp_path, "--steps", "1")
     assert [path.name for path in tmp_path.iterdir()] == ["motorcycle.glb"]
-
-
-def test_the_demo_needs_no_file(tmp_path: Path) -> None:
-    run("demo", "--output", tmp_path / "new" / "demo", "--steps", "60")
-    made = tmp_path / "new" / "demo"
-    assert sorted(p.name for p in made.iterdir()) == [f"motorcycle.{s}" for s in ("glb", "png", "safetensors")]
-    assert files.read_mesh(made / "motorcycle.glb").colors is not None
-    assert fieldfiles.load_field(made / "motorcycle.safetensors").about["steps"] == 60
 
 
 def test_quiet_is_quiet(tmp_path: Path, ring_and_ball: Path, capfd: pytest.CaptureFixture[str]) -> None:

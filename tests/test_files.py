@@ -357,12 +357,12 @@ def test_numpy_arrays_are_read(tmp_path: Path) -> None:
     same(files.read_cloud(tmp_path / "scan.npz"))
 
 
-@pytest.mark.parametrize("ascii_form", [True, False])
-def test_pcd_is_read(tmp_path: Path, ascii_form: bool) -> None:
+@pytest.mark.parametrize("form", [{"write_ascii": True}, {}, {"compressed": True}])
+def test_pcd_is_read(tmp_path: Path, form: dict[str, bool]) -> None:
     o3d = meshfiles.open3d()
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(POINTS))
     cloud.normals, cloud.colors = o3d.utility.Vector3dVector(NORMALS), o3d.utility.Vector3dVector(COLORS / 255)
-    assert o3d.io.write_point_cloud(str(tmp_path / "scan.pcd"), cloud, write_ascii=ascii_form)
+    assert o3d.io.write_point_cloud(str(tmp_path / "scan.pcd"), cloud, **form)
     same(files.read_cloud(tmp_path / "scan.pcd"))
 
 
@@ -386,7 +386,15 @@ def test_meshes_come_back(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(back.colors, PAINTED.colors)
     if suffix in (".ply", ".glb", ".obj"):
         np.testing.assert_allclose(back.normals, BALL.normals, atol=1e-6)
-        assert files.read_cloud(path).normals is not None
+        np.testing.assert_allclose(files.read_cloud(path).normals, BALL.normals, atol=1e-6)
+
+
+def test_a_gltf_is_read_with_the_buffers_beside_it(tmp_path: Path) -> None:
+    scene = trimesh.Scene(trimesh.Trimesh(BALL.vertices, BALL.faces, process=False))
+    for name, data in trimesh.exchange.gltf.export_gltf(scene).items():
+        (tmp_path / name).write_bytes(data)
+    back = files.read_mesh(tmp_path / "model.gltf")
+    np.testing.assert_allclose(back.vertices[back.faces], BALL.vertices[BALL.faces], atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e6])

@@ -1,5 +1,6 @@
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -248,16 +249,26 @@ def test_a_fit_that_stays_lost_goes_back_to_its_best_also_when_resumed(
     assert fit_module._read(checkpoint)["optimiser/slowed"].item() == 0.25
 
 
+def test_it_fits_in_another_thread_too() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        made = pool.submit(fit, PROBLEM, network(), FitConfig(60), generator()).result()
+    assert same(made, fit(PROBLEM, network(), FitConfig(60), generator()))
+
+
 @pytest.mark.parametrize("lowest", [0.0, -3.0])
 def test_a_loss_that_is_met_or_below_zero_does_not_explode(lowest: float) -> None:
-    said: list[str] = []
+    said, seen = list[str](), list[float]()
 
     def hinge(known: Attributes, jet: Jet) -> Tensor:
-        return torch.relu(line(known, jet) - 1e-3) + lowest
+        return torch.relu(line(known, jet) - 0.05) + lowest
+
+    def watch(_: int, terms: dict[str, float]) -> None:
+        seen.append(sum(terms.values()))
 
     problem = Problem(PROBLEM.domains, [Constraint("line", "box", 2.0, hinge)])
-    fit(problem, network(), FitConfig(600, 3e-3), generator(), tell=said.append)
+    fit(problem, network(), FitConfig(600, 3e-3), generator(), watch=watch, tell=said.append)
     assert said == []
+    assert min(seen) == 2 * lowest, "it is met"
 
 
 @pytest.mark.parametrize("device", ["cuda"], indirect=True)

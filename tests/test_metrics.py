@@ -30,6 +30,11 @@ def test_a_plane_and_its_copy_are_as_far_as_it_was_moved() -> None:
     assert set(result.f_score.values()) == {0.0}
 
 
+def test_the_same_two_have_the_same_figures() -> None:
+    other = moved(BALL, (0.1, 0, 0))
+    assert compare(other, BALL, 1000) == compare(other, BALL, 1000) != compare(other, BALL, 1000, seed=1)
+
+
 def test_a_half_is_accurate_and_not_complete() -> None:
     half = SQUARE.keep_faces(np.array([True, False]))
     result = compare(half, SQUARE)

@@ -11,14 +11,13 @@ from sdfrecon.sampling import Pool
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
-RNG = np.random.default_rng(0)
-WAY = RNG.normal(size=(5000, 3))
+WAY = np.random.default_rng(0).normal(size=(5000, 3))
 WAY /= np.linalg.norm(WAY, axis=1, keepdims=True)
 BALL = PointCloud(WAY * 0.6, WAY)
 
 
 def test_signs_and_reach_of_a_ball_are_right() -> None:
-    points = torch.tensor(RNG.uniform(-1, 1, (2000, 3)), dtype=torch.float32)
+    points = torch.tensor(np.random.default_rng(1).uniform(-1, 1, (2000, 3)), dtype=torch.float32)
     known = sign_and_reach(points, BALL, cKDTree(BALL.points))
     distance = points.norm(dim=1) - 0.6
     clear = distance.abs() > 0.01
@@ -29,7 +28,7 @@ def test_signs_and_reach_of_a_ball_are_right() -> None:
 
 def test_where_the_surface_was_not_seen_the_side_is_unsure() -> None:
     upper = BALL.select(BALL.points[:, 2] > 0)
-    points = torch.tensor(RNG.uniform(-1, 1, (5000, 3)), dtype=torch.float32)
+    points = torch.tensor(np.random.default_rng(2).uniform(-1, 1, (5000, 3)), dtype=torch.float32)
     distance = points.norm(dim=1) - 0.6
     sign = sign_and_reach(points, upper, cKDTree(upper.points), SURE)["sign"]
     seen = (points[:, 2] > 0.05) & (distance.abs() > 0.15)

@@ -1,4 +1,5 @@
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,14 @@ def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
     np.testing.assert_allclose((high - place) / size, [0.95, 0.95, 0.35], atol=0.05)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_makes_a_mesh(name: str) -> None:
+    ball, config = evenly_spread(500), PRESETS[name]
+    config = replace(config, fit=replace(config.fit, steps=60), dense_steps=None, resolution=16)
+    mesh = reconstruct(PointCloud(ball, ball), config, device="cpu").mesh
+    assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1).max() < 0.3
+
+
 def test_the_same_seed_gives_the_same_bytes(ring_and_ball: Path) -> None:
     config = replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
     cloud = sdfrecon.read_cloud(ring_and_ball)
@@ -155,7 +164,7 @@ def test_the_same_seed_gives_the_same_bytes(ring_and_ball: Path) -> None:
     assert first.shape != other.shape or (first != other).any()
 
 
-def test_only_the_same_fit_shares_a_checkpoint(ring_and_ball: Path) -> None:
+def test_only_the_same_fit_shares_a_checkpoint(ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cloud = sdfrecon.read_cloud(ring_and_ball)
 
     def name(cloud: PointCloud, config: ReconstructConfig, device: str = "cpu") -> str:
@@ -165,7 +174,9 @@ def test_only_the_same_fit_shares_a_checkpoint(ring_and_ball: Path) -> None:
     assert name(cloud, SHORT) != name(cloud, replace(SHORT, seed=1))
     assert name(cloud, SHORT) != name(cloud, replace(SHORT, fit=replace(SHORT.fit, steps=251)))
     assert name(cloud, SHORT) != name(cloud.select(np.arange(100)), SHORT)
-    assert name(cloud, SHORT) != name(cloud, SHORT, "cuda")
+    assert name(cloud, SHORT) != (before := name(cloud, SHORT, "cuda"))
+    monkeypatch.setattr("sdfrecon.reconstruction.__version__", "another")
+    assert name(cloud, SHORT, "cuda") != before
 
 
 def test_a_run_on_a_gpu_is_found_again_without_one(tmp_path: Path, ring_and_ball: Path) -> None:
@@ -211,7 +222,9 @@ def test_a_presets_time_is_measured_on_a_whole_step_of_it(name: str, monkeypatch
     assert drawn == [2800 if loss is None else loss.on_surface + loss.near_surface + loss.in_box]
 
 
-@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "around", [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", dtype=torch.bfloat16)]
+)
 def test_it_learns_where_the_program_around_it_does_not(ring_and_ball: Path, around: Any) -> None:
     cloud, config = sdfrecon.read_cloud(ring_and_ball), replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
     expected = reconstruct(cloud, config).mesh.vertices

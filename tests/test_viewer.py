@@ -1,6 +1,7 @@
 """What is drawn in the browser, as numbers: that it is drawn is `test_browser`'s."""
 
 import socket
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_the_live_view_looks_when_there_is_something_and_takes_its_share(monkeyp
         looks.append(now)
         now += 0.5
 
-    monkeypatch.setattr("sdfrecon.viewer.time.monotonic", lambda: now)
+    monkeypatch.setattr("sdfrecon.viewer.time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(live, "_show", look)
     field, begun = Field(Siren(3, 1, SirenConfig(16), None), frame, {}), now + 30
     now = begun
@@ -62,8 +63,20 @@ def test_an_address_of_the_sixth_version_is_one() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     live = LiveViewer(PointCloud(evenly_spread(9)), Frame((0, 0, 0), 1.0), "::1", 8135)
-    assert live.address == "http://[::1]:8135"
+    assert live.address == f"http://[::1]:{live.server.get_port()}"
     live.server.stop()
+
+
+def test_it_listens_on_this_machine_alone_and_on_the_next_port_where_one_is_taken() -> None:
+    first, second = (LiveViewer(PointCloud(evenly_spread(9)), Frame((0, 0, 0), 1.0), port=8136) for _ in range(2))
+    ports = [live.server.get_port() for live in (first, second)]
+    assert ports[0] < ports[1]
+    for port in ports:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+    for live in (first, second):
+        live.server.stop()
 
 
 def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
