@@ -127,12 +127,14 @@ def _contradicted(around: Neighbours, heard: NDArray[np.bool_]) -> NDArray[np.bo
     off = (steep > 0.6) & (steep > 3 * mean(steep[index]))
     lost = alone & apart | contradicted | off
     agree, oppose = heard & (cosine > 0.7), heard & (cosine < -0.7) & (np.abs(rise) < 0.6)
+    some = np.flatnonzero(oppose.any(axis=1))
+    index, agree, oppose = index[some], agree[some], oppose[some]
     while True:  # what is lost no longer speaks for those beside it
         speak = ~lost[index]
-        outnumbered = (oppose & speak).sum(axis=1) > 3 * (agree & speak).sum(axis=1)
-        if not (outnumbered & ~lost).any():
+        outnumbered = some[(oppose & speak).sum(axis=1) > 3 * (agree & speak).sum(axis=1)]
+        if lost[outnumbered].all():
             return lost
-        lost |= outnumbered
+        lost[outnumbered] = True
 
 
 def _single_step(points: Floats, spacing: float) -> float:

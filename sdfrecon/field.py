@@ -50,8 +50,8 @@ class Field:
 
         Watertight, outward, with unit normals, which are the field's gradient, on a cap at the cube's border too. The
         cube grows by a level that lies on the side on which all around it is.
-        Raises InputError where there is no such surface, for a level that is not finite, and for a resolution that is
-        no whole number or below 2.
+        Raises InputError where there is no such surface or the field is no number, for a level that is not finite, and
+        for a resolution that is no whole number or below 2.
         """
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")

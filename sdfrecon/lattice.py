@@ -165,7 +165,10 @@ class Lattice:
 
     def _fill(self, blocks: Ints, masks: list[NDArray[np.bool_]], stride: int) -> None:
         """Evaluates those lattice points of `blocks`, every `stride`-th, where a part's mask is true."""
-        rows = np.unique(np.concatenate([self.rows[tuple((blocks + corner).T)] for corner in CORNERS]))
+        used = np.zeros(self.count, bool)
+        for corner in CORNERS:
+            used[self.rows[tuple((blocks + corner).T)]] = True
+        rows = np.flatnonzero(used)
         place = np.empty(len(self.values), np.int32)
         place[rows] = np.arange(len(rows))
         wanted = np.zeros((len(rows), *[BLOCK] * 3), bool)

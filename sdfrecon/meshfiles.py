@@ -35,7 +35,10 @@ np.savez(sys.argv[2], points=mesh.vertices, faces=faces, normals=mesh.vertex_nor
 
 
 def open3d() -> Any:
-    """The open3d module. Its wheel needs libraries that a bare Debian lacks; libusb-package brings libusb along."""
+    """The open3d module, which tells errors alone, unless the program around has it already, as that has set it.
+
+    Its wheel needs libraries that a bare Debian lacks; libusb-package brings libusb along.
+    """
     import ctypes
 
     try:
@@ -44,6 +47,7 @@ def open3d() -> Any:
         ctypes.CDLL(str(libusb_package.get_library_path()), mode=ctypes.RTLD_GLOBAL)
     except (ImportError, OSError):
         pass  # the system's own libusb may do
+    known = "open3d" in sys.modules
     try:
         import open3d as module
     except (ImportError, OSError) as error:
@@ -51,7 +55,8 @@ def open3d() -> Any:
             f"Open3D cannot start ({error}): install what it names, on Debian or Ubuntu "
             "`apt-get install libusb-1.0-0 libgomp1 libgl1 libegl1 libx11-6`"
         ) from None
-    module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
+    if not known:
+        module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
     return module
 
 

@@ -26,7 +26,8 @@ def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, 
     Time and memory grow with the surface, resolution^2, but for a table of the (resolution / 8)^3 blocks. Where all of
     the border is below the level, as around a room, its shell is found or not, as the blocks lie: no data support it.
 
-    Raises InputError where the field nowhere takes the level, and for a resolution that cannot be.
+    Raises InputError where the field nowhere takes the level or its values are no numbers, and for a resolution that
+    cannot be.
     """
     check_resolution(resolution)
     lattice = Lattice(field, resolution, level, half)
