@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -86,7 +87,9 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         first, message = next(iter(sys.argv[1:] if args is None else args), ""), _in_one_line(said.getvalue())
         if os.path.isfile(first) and "." in first:  # no command's name has one
-            message = f"expected a command, got the file {first}: try `sdfrecon reconstruct {first}`, or --help"
+            message = (
+                f"expected a command, got the file {first}: try `sdfrecon reconstruct {shlex.quote(first)}`, or --help"
+            )
         sys.exit(_fail(message))
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,

@@ -136,9 +136,9 @@ def _config(command: Reconstruct) -> ReconstructConfig:
 
     seeded(command.seed, pick_device(command.device))
     if command.view:
-        from sdfrecon.viewer import require_viser
+        from sdfrecon.viewer import free_port
 
-        require_viser()
+        free_port(command.host, command.port)
     if command.max_memory is not None and not command.max_memory > 0:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint and not command.estimate_normals:

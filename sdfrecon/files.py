@@ -184,6 +184,7 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
         with TemporaryDirectory() as folder:
             write_mesh(Path(folder) / "mesh.ply", mesh)
             sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
+            sys.stdout.buffer.flush()
         return
     check_precision(path, mesh.vertices)
     with replacing(path) as temporary:

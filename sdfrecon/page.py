@@ -171,7 +171,8 @@ def _surface(mesh: Mesh, center: Floats, away: Floats | None = None, worst: floa
     if away is not None:
         look = {"intensity": away.astype(np.float32)} | _scale(worst)
     elif mesh.colors is not None:
-        look = {"vertexcolor": mesh.colors}
+        dim = mesh.colors.max(axis=1, keepdims=True) == 1  # plotly.js would take its numbers for shares: white
+        look = {"vertexcolor": np.where(dim, 2 * mesh.colors, mesh.colors)}
     return go.Mesh3d(x=x, y=y, z=z, i=i, j=j, k=k, lighting=light, hoverinfo="skip", **look)
 
 

@@ -27,6 +27,9 @@ from sdfrecon.console import (
 from sdfrecon.geometry import InputError, Mesh, PointCloud, decimals, finite
 from sdfrecon.options import Compare, Info, Report, View
 
+MOST = 12
+"""Meshes on one page: each is a canvas of its own, of which browsers keep some 16."""
+
 if TYPE_CHECKING:
     from sdfrecon.field import Field
     from sdfrecon.metrics import Comparison
@@ -54,7 +57,7 @@ def info(command: Info) -> None:
             return
         center = " ".join(decimals(field.frame.center, field.frame.scale))
         say(f"cube:  {field.frame.scale * 2:.6g} wide around {center}")
-        with suppress(KeyError):  # what others made says other things of itself
+        with suppress(KeyError, TypeError, ValueError):  # what others made says other things of itself
             scan, config, versions = about["scan"], about["config"], about["versions"]
             steps, used = about.get("steps", config["fit"]["steps"]), [f"{name} {v}" for name, v in versions.items()]
             say(f"scan:  {scan['name'] or '(unnamed)'}, {scan['points']:,} points")
@@ -97,6 +100,10 @@ def compare(command: Compare) -> None:
     check_places([*paths, command.reference], places)
     if command.report:
         _check_page(command.report)
+        if len(paths) > MOST:
+            raise InputError(
+                f"a page shows at most {MOST} meshes; got {len(paths)}: compare fewer, or without --report"
+            )
     meshes, reference = {str(path): files.read_mesh(path) for path in paths}, load_mesh_or_cloud(command.reference)
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))
@@ -139,6 +146,7 @@ def _figures(result: Comparison) -> Iterator[str]:
 
 def view(command: View) -> None:
     """File -> page in the browser."""
+    from sdfrecon.cleaning import together
     from sdfrecon.frame import Frame
     from sdfrecon.memory import check_memory, meshing_memory
     from sdfrecon.viewer import Viewer
@@ -155,6 +163,10 @@ def view(command: View) -> None:
         loaded = load_mesh_or_cloud(command.file)
         cloud = PointCloud(loaded.vertices) if isinstance(loaded, Mesh) else loaded
         cloud = cloud.select(finite(cloud.points))
+        kept = together(cloud.points)
+        if not kept.all():
+            say(f"left out {(~kept).sum():,} of {len(kept):,} points: they are far from all others")
+            cloud = cloud.select(kept)
         viewer = Viewer(Frame.around(cloud), command.host, command.port)
         if isinstance(loaded, Mesh):
             viewer.show_mesh(loaded)
@@ -202,10 +214,9 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     from sdfrecon.metrics import nearest
     from sdfrecon.page import SHOWN_POINTS, reconstruction_page
 
-    some = cloud.thinned(SHOWN_POINTS)
-    away, residuals = nearest(some.points, made)[0], field.distance(some.points)
-    error = abs(residuals)
-    about = field.about
+    some, away = cloud.thinned(SHOWN_POINTS), nearest(cloud.points, made)[0]
+    shown, residuals = nearest(some.points, made)[0], field.distance(some.points)
+    error, about = abs(residuals), field.about
     facts = [
         ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
         ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {pieces(made)}"),
@@ -215,12 +226,12 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
         ("field at the points", f"{error.mean():.4g} from zero on average (units), "
                                 f"{error.mean() / cloud.diagonal:.3%} of the scan's size"),
         ("field", _network(field.siren)),
-        ("time", duration(run["seconds"])),
+        ("time", duration(run["seconds"]) + ", since it went on" * any("going on after" in n for n in run["notes"])),
         *(("note", note) for note in run["notes"]),
     ]  # fmt: skip
     settings = json.dumps({"config": about.get("config"), "versions": about.get("versions")}, indent=2)
     title = f"{Path(run['scan']).name}, reconstructed"
-    page = reconstruction_page(title, some, away, residuals, made, field, losses, facts, run["command"], settings)
+    page = reconstruction_page(title, some, shown, residuals, made, field, losses, facts, run["command"], settings)
     write_text(path, page)
 
 

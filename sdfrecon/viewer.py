@@ -5,6 +5,8 @@ All is shown in the field's cube, [-1, 1]^3, so that a scan's large coordinates 
 
 from __future__ import annotations
 
+import atexit
+import errno
 import socket
 import time
 from contextlib import redirect_stdout, suppress
@@ -25,39 +27,56 @@ SHARE, EVERY = 0.08, 2.0
 """The live view takes at most this share of the fit's time, or one look, and shows the surface so often, seconds."""
 CELLS, PIXELS, POINTS = 64, 128, 200_000
 GREY, BLUE = (190, 190, 196), (60, 60, 110)
+TRIED = 1000
+"""How many ports are tried."""
 
 
-def require_viser() -> None:
-    """Raises InputError where it is not installed."""
+def free_port(host: str, port: int) -> int:
+    """The port, or the next, on which `host` can be listened on. Raises InputError where none is, or viser is not."""
     if find_spec("viser") is None:
         raise InputError("the viewer needs viser, which is not installed: pip install viser")
+    if not 0 < port < 1 << 16:
+        raise InputError(f"--port must be from 1 to 65535; got {port}")
+    why: Exception
+    for place in range(port, min(port + TRIED, 1 << 16)):
+        try:
+            socket.create_server((host, place), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+            return place
+        except (OSError, UnicodeError) as error:  # a host that is no name
+            why = error
+            if getattr(error, "errno", None) not in (errno.EADDRINUSE, errno.EACCES):
+                break
+    raise InputError(f"cannot listen on {host}, port {port}: {why}: choose another --port, or --host")
 
 
 class Viewer:
     """A page at `address` with what `show_...` was given. host: who may connect; 127.0.0.1 is this machine alone.
 
-    Where the port is taken it is the next free one. Raises InputError where viser is not installed.
+    Raises InputError as `free_port` does, which is where the page is.
     """
 
     def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
-        if not 0 < port < 1 << 16:
-            raise InputError(f"--port must be from 1 to 65535; got {port}")
-        require_viser()
+        port = free_port(host, port)  # viser waits for ever where it cannot listen
         import viser
 
-        try:  # viser waits for ever where it cannot listen
-            socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-            with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
-                self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
-        except (OSError, UnicodeError) as error:  # a host that is no name
-            raise InputError(
-                f"cannot listen on {host}, port {port}: {error}: choose another --port, or --host"
-            ) from None
+        with redirect_stdout(StringIO()):  # it prints a banner, and a mesh may go there
+            self.server = viser.ViserServer(host=host, port=port, label="sdfrecon", verbose=False)
+        atexit.register(self.close)
+        self.server.gui.configure_theme(show_share_button=False)  # which would show the scan to anyone
+        self._field: Field | None = None
+        self._moved = False
         self.frame = frame
         self.server.scene.set_up_direction("+z")
         self.server.initial_camera.position = (2.0, -2.4, 1.6)
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.server.get_port()}"
+        name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        self.address = f"http://{name}:{self.server.get_port()}"
+
+    def close(self) -> None:
+        """Takes the page down, without a word."""
+        atexit.unregister(self.close)
+        with redirect_stdout(StringIO()):
+            self.server.stop()
 
     def show_cloud(self, cloud: PointCloud) -> None:
         """Points, in their colours."""
@@ -73,11 +92,12 @@ class Viewer:
                                           color=GREY, side="double")  # fmt: skip
 
     def show_slices(self, field: Field) -> None:
-        """A plane to drag through the field: red is outside, blue inside, black the surface."""
+        """A plane to drag through the first field given: red is outside, blue inside, black the surface."""
+        if self._field is not None:
+            return
         gui = self.server.gui
         self._axis = gui.add_dropdown("slice across", ("x", "y", "z", "none"), initial_value="none")
         self._place = gui.add_slider("at", min=-1.0, max=1.0, step=0.01, initial_value=0.0)
-        self._moved = False
 
         def moved(_: Any) -> None:
             self._moved = True
@@ -93,7 +113,7 @@ class Viewer:
             time.sleep(0.05)
 
     def _draw_slice(self, always: bool = False) -> None:
-        if not hasattr(self, "_field") or not (self._moved or always):
+        if self._field is None or not (self._moved or always):
             return
         self._moved, axis = False, self._axis.value
         if axis == "none":
@@ -116,9 +136,9 @@ class LiveViewer(Viewer):
         self.stopped = False
         self._status = self.server.gui.add_markdown("starting")
         self._losses: Losses = {}
-        button = self.server.gui.add_button("stop here and mesh")
+        self._button = self.server.gui.add_button("stop here and mesh")
 
-        @button.on_click
+        @self._button.on_click
         def _(_: Any) -> None:
             self.stopped = True
 
@@ -129,7 +149,7 @@ class LiveViewer(Viewer):
         """Shows the field as it is, if that is due and will not cost too much. True once the button was pressed."""
         start = time.monotonic()
         keep(self._losses, step, terms)
-        if not hasattr(self, "_field"):
+        if self._field is None:
             self._start = self._last = start
             self.show_slices(field)
         if start - self._last > EVERY and self._spent + self._cost <= SHARE * (start - self._start):
@@ -144,8 +164,8 @@ class LiveViewer(Viewer):
     def show_result(self, mesh: Mesh, field: Field, losses: Losses) -> None:
         """The surface that came out, and how the fit went, which may have been over before it was due to be shown."""
         self.show_mesh(mesh)
-        if not hasattr(self, "_field"):  # all of it was over before
-            self.show_slices(field)
+        self.show_slices(field)  # where all of it was over before
+        self._button.disabled = True
         self._losses = losses
         self._show_losses()
         self._moved = True  # the slice is of some steps before

@@ -162,7 +162,7 @@ def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, 
     result = reconstruct(cloud, config, device="cpu", watch=watch)
     assert steps[-1] == 350, "it ended early, at the next look"
     assert len(result.mesh.faces) > 1000
-    live.server.stop()
+    live.close()
 
 
 @pytest.mark.parametrize("what", ["scan", "mesh", "field"])

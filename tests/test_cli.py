@@ -394,6 +394,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, "--output", tmp_path / f"{'longer' * 40}.ply"), "File name too long: choose a shorter name"),
         ((ring_and_ball, "--output", tmp_path / "itself.ply"), "it is a link to itself: choose another name"),
         ((ring_and_ball, "--output", "-", "--view"), "give --output a file"),
+        ((ring_and_ball, *output, "--view", "--host", "a..b"), "cannot listen on a..b"),
         ((ring_and_ball, *output, "--max-memory", "0"), "--max-memory must be above 0 GB; got 0.0"),
         ((far, "--output", tmp_path / "mesh.stl"), "single precision is too coarse this far from the origin"),
         *(() if torch.cuda.is_available() else (((bare, *output, "--device", "cuda"), "no CUDA device was found"),)),
@@ -401,6 +402,9 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         assert message in refused(capsys, "reconstruct", *args)
         assert sorted(tmp_path.iterdir()) == before, message
     assert f"try `sdfrecon reconstruct {ring_and_ball}`" in refused(capsys, ring_and_ball, *output)
+    (tmp_path / "my scan.ply").symlink_to(ring_and_ball)
+    assert f"try `sdfrecon reconstruct '{tmp_path}/my scan.ply'`" in refused(capsys, tmp_path / "my scan.ply")
+    (tmp_path / "my scan.ply").unlink()
     assert "is no field" in refused(capsys, "mesh", ring_and_ball, *output)
     assert "no such file" in refused(capsys, "info", tmp_path / "nothing")
     assert "is no picture" in refused(capsys, "image", "fit", ring_and_ball, "--output", tmp_path / "f.safetensors")
@@ -411,6 +415,8 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
     assert "holds no finished run" in refused(capsys, "report", tmp_path)
     assert "only a mesh goes to standard output" in refused(capsys, "compare", bare, bare, "--json", "-")
     assert "holds no triangles" in refused(capsys, "compare", ring_and_ball, ring_and_ball)
+    many = ("--others", *[ring_and_ball] * 12, "--report", tmp_path / "page.html")
+    assert "at most 12 meshes; got 13" in refused(capsys, "compare", ring_and_ball, ring_and_ball, *many)
     assert "would be overwritten" in refused(capsys, "compare", bare, ring_and_ball, "--json", ring_and_ball)
     assert "file name too long" in refused(capsys, "info", tmp_path / ("long" * 99))
     assert sorted(tmp_path.iterdir()) == before

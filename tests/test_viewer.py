@@ -1,18 +1,21 @@
 """What is drawn in the browser, as numbers: that it is drawn is `test_browser`'s."""
 
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from sdfrecon import page
+from sdfrecon.cli import main
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Mesh, PointCloud
+from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.shapes import evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
-from sdfrecon.viewer import EVERY, PIXELS, SHARE, LiveViewer, painted, plane
+from sdfrecon.viewer import EVERY, PIXELS, SHARE, LiveViewer, Viewer, free_port, painted, plane
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -51,7 +54,7 @@ def test_the_live_view_looks_when_there_is_something_and_takes_its_share(monkeyp
     while now < begun + 100:
         live(0, {"zero level, surface": 1.0}, field)
         now += 0.1
-    live.server.stop()
+    live.close()
     assert EVERY < looks[0] - begun < EVERY + 0.2, "the time before the fit does not count"
     assert np.diff(looks).min() > EVERY
     assert SHARE / 2 < 0.5 * len(looks) / 100 <= SHARE
@@ -64,7 +67,7 @@ def test_an_address_of_the_sixth_version_is_one() -> None:
         pytest.skip("this machine has no IPv6")
     live = LiveViewer(PointCloud(evenly_spread(9)), Frame((0, 0, 0), 1.0), "::1", 8135)
     assert live.address == f"http://[::1]:{live.server.get_port()}"
-    live.server.stop()
+    live.close()
 
 
 def test_it_listens_on_this_machine_alone_and_on_the_next_port_where_one_is_taken() -> None:
@@ -76,7 +79,33 @@ def test_it_listens_on_this_machine_alone_and_on_the_next_port_where_one_is_take
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port), timeout=5)
     for live in (first, second):
-        live.server.stop()
+        live.close()
+
+
+def test_where_no_port_is_left_it_says_so() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 65535)),
+        pytest.raises(InputError, match="cannot listen on .* another --"),
+    ):
+        free_port("127.0.0.1", 65535)
+
+
+def test_points_far_from_all_others_are_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = list[PointCloud]()
+    monkeypatch.setattr(Viewer, "show_cloud", lambda _, cloud: shown.append(cloud))
+    monkeypatch.setattr(Viewer, "wait", Viewer.close)
+    np.save(tmp_path / "scan.npy", np.vstack([evenly_spread(1000) + 1e6, np.zeros((1, 3))]))
+    main(["view", str(tmp_path / "scan.npy"), "--port", "8138"])
+    assert "left out 1 of 1,001 points" in capsys.readouterr().out
+    assert len(shown[0]) == 1000
+
+
+def test_dark_colours_stay_dark_on_a_page() -> None:
+    dark = Mesh(np.eye(3), np.array([[0, 1, 2]]), colors=np.array([[0, 0, 0], [1, 0, 1], [9, 1, 200]]))
+    drawn = np.asarray(page._surface(dark, np.zeros(3)).vertexcolor)
+    np.testing.assert_array_equal(drawn, [[0, 0, 0], [2, 0, 2], [9, 1, 200]], "of 1 alone plotly.js makes 255")
 
 
 def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
@@ -86,10 +115,11 @@ def test_a_fit_that_was_over_before_has_its_slices_and_its_loss_too() -> None:
     for step in (50, 100, 150, 100):  # it went back
         live(step, {"a": float(step)}, field)
     assert list(live._losses.items()) == [(50, {"a": 50.0}), (100, {"a": 100.0})]
-    del live._field
+    live._field = None
     live.show_result(Mesh(ball[:3], np.array([[0, 1, 2]])), field, {50: {"a": 2.0, "b": 1.0}, 100: {"a": 1.0}})
     assert live._field is field
     assert live._status.content == "step 100, loss 1"
     assert list(live._plot.figure.data[0].y) == [3.0, 1.0]
     assert live._moved, "the slice is drawn anew"
-    live.server.stop()
+    assert live._button.disabled
+    live.close()
