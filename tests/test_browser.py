@@ -108,8 +108,7 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball:
     before, eyes = shot(page, tmp_path / "before.png", **view), page.evaluate(EYES)
     thirds = np.array_split(before, 3, axis=1)
     for third in thirds:
-        assert (np.ptp(third, axis=2).max() > 20) | ((third < 225).all(axis=2).mean() > 0.03)
-    assert (np.abs(thirds[1] - 255).max(axis=2) > 30).mean() > 0.05, "the mesh is there"
+        assert (np.abs(third[60:] - 255).max(axis=2) > 30).mean() > 0.05, "something is there, below the titles"
     drag(page, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_timeout(800)
     turned = np.array(page.evaluate(EYES))
