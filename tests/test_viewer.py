@@ -83,10 +83,7 @@ def test_it_listens_on_this_machine_alone_and_on_the_next_port_where_one_is_take
 
 
 def test_where_no_port_is_left_it_says_so() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 65535)),
-        pytest.raises(InputError, match="cannot listen on .* another --"),
-    ):
+    with socket.create_server(("127.0.0.1", 65535)), pytest.raises(InputError, match="cannot listen on .* another --"):
         free_port("127.0.0.1", 65535)
 
 
