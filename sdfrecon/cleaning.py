@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, PointCloud, decimals, finite, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, decimals, finite, places, unit_vectors
 
 NEIGHBOURS = 8
 LEAST = 1e-70
@@ -258,8 +258,6 @@ def distinct(cloud: PointCloud) -> PointCloud:
 
 def first_of_each(points: Floats) -> NDArray[np.bool_]:
     """(n,) true for every point that no earlier one equals."""
-    order = np.lexsort(points.T)
-    same = (points[order][1:] == points[order][:-1]).all(axis=1)
-    first = np.ones(len(points), bool)
-    first[order[1:][same]] = False
+    first = np.zeros(len(points), bool)
+    first[places(points)[0]] = True
     return first

@@ -33,6 +33,16 @@ def decimals(values: ArrayLike, extent: float) -> list[str]:
     return [f"{value:.{digits}f}" for value in np.ravel(values)]
 
 
+def places(points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(p,) the first point at each place, and (n,) the place that each point (n, 3) is at."""
+    order = np.lexsort(points.T)  # np.unique compares rows as bytes, which takes ten times as long
+    rows = points[order]
+    new = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.cumsum(new) - 1
+    return order[new], place
+
+
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     if np.iscomplexobj(values):
         raise InputError(f"{name} must be real numbers; got complex ones")
@@ -76,9 +86,13 @@ class PointCloud:
             None if self.colors is None else self.colors[index],
         )
 
+    def every(self, count: int) -> slice:
+        """Every k-th point's rows, so that `count` to twice as many are left; all if fewer."""
+        return slice(None, None, max(1, len(self) // count))
+
     def thinned(self, count: int) -> PointCloud:
-        """Every k-th point, with its normal and colour, so that `count` to twice as many are left; all if fewer."""
-        return self.select(slice(None, None, max(1, len(self) // count)))
+        """The points of `every`, with normals and colours."""
+        return self.select(self.every(count))
 
     def joined(self, other: PointCloud) -> PointCloud:
         """These points and then the others, with what both have of normals and colours."""
@@ -198,16 +212,12 @@ class Mesh:
 
         Triangles with a corner twice go, too, and vertices of no triangle.
         """
-        order = np.lexsort(self.vertices.T)  # np.unique compares rows as bytes, which takes ten times as long
-        rows = self.vertices[order]
-        new = np.append(True, (rows[1:] != rows[:-1]).any(axis=1))[: len(rows)]
-        first, same = order[new], np.empty(len(rows), np.int64)
-        same[order] = np.cumsum(new) - 1
-        single = len(first) == len(rows)
-        faces = first[same][self.faces]
+        first, place = places(self.vertices)
+        single = len(first) == len(self.vertices)
+        faces = first[place][self.faces]
         a, b, c = faces.T
         proper = (a != b) & (b != c) & (c != a)
-        if single and proper.all() and np.bincount(faces.ravel(), minlength=len(rows)).all():
+        if single and proper.all() and np.bincount(faces.ravel(), minlength=len(first)).all():
             return self
         return replace(self, faces=faces, normals=self.normals if single else None).keep_faces(proper)
 

@@ -27,14 +27,14 @@ from sdfrecon.console import (
 from sdfrecon.geometry import InputError, Mesh, PointCloud, decimals, finite
 from sdfrecon.options import Compare, Info, Report, View
 
-MOST = 12
-"""Meshes on one page: each is a canvas of its own, of which browsers keep some 16."""
-
 if TYPE_CHECKING:
     from sdfrecon.field import Field
     from sdfrecon.metrics import Comparison
     from sdfrecon.run_dir import Losses
     from sdfrecon.siren import Siren
+
+MOST = 12
+"""Meshes on one page: each is a canvas of its own, of which browsers keep some 16."""
 
 
 def info(command: Info) -> None:
@@ -214,9 +214,10 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     from sdfrecon.metrics import nearest
     from sdfrecon.page import SHOWN_POINTS, reconstruction_page
 
-    some, away = cloud.thinned(SHOWN_POINTS), nearest(cloud.points, made)[0]
-    shown, residuals = nearest(some.points, made)[0], field.distance(some.points)
-    error, about = abs(residuals), field.about
+    away, shown, about = nearest(cloud.points, made)[0], cloud.every(SHOWN_POINTS), field.about
+    some = cloud.select(shown)
+    residuals = field.distance(some.points)
+    error = abs(residuals)
     facts = [
         ("scan", f"{run['scan']}: {describe(cloud)}, {cloud.diagonal:.6g} units across"),
         ("mesh", f"{len(made.faces):,} triangles, {closed(made)}, {pieces(made)}"),
@@ -231,7 +232,8 @@ def write_report(path: Path, run: dict[str, Any], cloud: PointCloud, made: Mesh,
     ]  # fmt: skip
     settings = json.dumps({"config": about.get("config"), "versions": about.get("versions")}, indent=2)
     title = f"{Path(run['scan']).name}, reconstructed"
-    page = reconstruction_page(title, some, shown, residuals, made, field, losses, facts, run["command"], settings)
+    command = run["command"]
+    page = reconstruction_page(title, some, away[shown], residuals, made, field, losses, facts, command, settings)
     write_text(path, page)
 
 

@@ -52,7 +52,7 @@ def free_port(host: str, port: int) -> int:
 class Viewer:
     """A page at `address` with what `show_...` was given. host: who may connect; 127.0.0.1 is this machine alone.
 
-    Raises InputError as `free_port` does, which is where the page is.
+    Where the port is taken it is the next free one. Raises InputError as `free_port` does.
     """
 
     def __init__(self, frame: Frame, host: str = "127.0.0.1", port: int = 8080) -> None:
