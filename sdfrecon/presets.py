@@ -97,7 +97,7 @@ WIDTH, LEAST_WIDTH = 8.75, 128
 MANY = 60_000
 """Points from which on more than two hidden layers pay, heavier normals, more steps, and a calmer momentum with larger
 ones: with few these cost a little, most where parts are unseen."""
-FEW_RATE = 1.7e-3
+FEW_RATE = 1.95e-3
 """Muon's step, at most, with fewer."""
 PLENTY = 300_000
 """Points from which on those between them are not drawn: `fine` comes to each point some forty times at most."""
