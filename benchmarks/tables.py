@@ -24,13 +24,12 @@ def trio(row: Row) -> Floats:
 
 def tables(rows: list[Row]) -> None:
     """Prints what each method does on each kind of scan, and how ours compares to the best Poisson variant."""
-    print("\nMeans over the shapes and seeds. Distances are exact from point to triangle: accuracy from mesh to truth,")
-    print(
-        "completeness from truth to mesh, CD (Chamfer) the mean of the two, 99% the larger 99th percentile, in 1e-3 of"
-    )
-    print("the diagonal; H (Hausdorff) in 1e-2. F at 0.1% and 0.5% of it. NC the mean |cos| between normals.")
-    print("closed, genus: how many meshes are watertight, and of the true genus of those that have one. Seconds from")
-    print("file to file, the median, on whichever of these machines.\n")
+    print("\nMeans over the shapes and seeds. Distances are of random points (--samples) on each surface, exact from point")
+    print("to triangle: accuracy from mesh to truth, completeness from truth to mesh, CD (Chamfer) the mean of the two,")
+    print("99% the larger 99th percentile, in 1e-3 of the diagonal; H (Hausdorff), the largest of them, in 1e-2. F at")
+    print("0.1% and 0.5% of it. NC the mean |cos| between normals. pieces, and GB at most: means. closed, genus: how many")
+    print("meshes are watertight, and of the true genus of those that have one. Seconds from file to file, the median, on")
+    print("whichever of these machines.\n")
     names = (
         "accuracy",
         "completeness",
@@ -99,8 +98,9 @@ def averages(rows: list[Row]) -> str:
 def ratios(rows: list[Row]) -> None:
     """Ours to the best Poisson variant of each case, which is the one with the least Chamfer distance."""
     print("\nOurs to the best Poisson variant of the case, that of least CD: mean ratio of CD / H / 1 - NC, below 1 is")
-    print("better; and of the seconds to Poisson's at depth 9 on the same machine. (Targets.) phantoms: H over 5%, and")
-    print("Poisson's under half. or trimmed: ours with `--trim` at `open_distance` where its CD is less, as theirs.")
+    print("better; and of the seconds to Poisson's at depth 9, of so many cases that both took on the same machine. In")
+    print("parentheses what was asked for. phantoms: H over 5%, and Poisson's under half. or trimmed: ours with `--trim`")
+    print("at `open_distance` where its CD is less, as theirs.")
     print("to each best: all but clean, to the least CD, the least H and the least 1 - NC of any variants of theirs.\n")
     kinds = list(dict.fromkeys(r["scan"] for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | to each best | time | phantoms | cases |")
@@ -132,7 +132,7 @@ def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool 
     target = f" ({slashed(TARGETS[method])})" if method in TARGETS else ""
     on_clean = f" ({slashed(ON_CLEAN[method])})" if method in TARGETS else ""
     cells = [slashed(by_scan[kind]) + on_clean * (kind == "clean") for kind in kinds]
-    took = f"{np.mean(times):.1f}" if times else "-"
+    took = f"{np.mean(times):.1f} of {len(times)}" if times else "-"
     print(
         f"| {method}{', or trimmed' * or_trimmed} | {' | '.join(cells)} | {slashed(hard)}{target} "
         f"| {slashed(each)} | {took} | {phantoms} | {sum(map(len, by_scan.values()))} |"
