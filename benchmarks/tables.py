@@ -24,12 +24,12 @@ def trio(row: Row) -> Floats:
 
 def tables(rows: list[Row]) -> None:
     """Prints what each method does on each kind of scan, and how ours compares to the best Poisson variant."""
-    print("\nMeans over the shapes and seeds. Distances are of random points (--samples) on each surface, exact from point")
-    print("to triangle: accuracy from mesh to truth, completeness from truth to mesh, CD (Chamfer) the mean of the two,")
-    print("99% the larger 99th percentile, in 1e-3 of the diagonal; H (Hausdorff), the largest of them, in 1e-2. F at")
-    print("0.1% and 0.5% of it. NC the mean |cos| between normals. pieces, and GB at most: means. closed, genus: how many")
-    print("meshes are watertight, and of the true genus of those that have one. Seconds from file to file, the median, on")
-    print("whichever of these machines.\n")
+    print("\nMeans over the shapes and seeds. Distances are of random points (--samples) on each surface, exact from")
+    print("point to triangle: accuracy from mesh to truth, completeness from truth to mesh, CD (Chamfer) the mean of")
+    print("the two, 99% the larger 99th percentile, in 1e-3 of the diagonal; H (Hausdorff), the largest of them, in")
+    print("1e-2. F at 0.1% and 0.5% of it. NC the mean |cos| between normals. pieces, and GB at most: means. closed,")
+    print("genus: how many meshes are watertight, and of the true genus of those that have one. Seconds from file to")
+    print("file, the median, on whichever of these machines.\n")
     names = (
         "accuracy",
         "completeness",
@@ -98,10 +98,10 @@ def averages(rows: list[Row]) -> str:
 def ratios(rows: list[Row]) -> None:
     """Ours to the best Poisson variant of each case, which is the one with the least Chamfer distance."""
     print("\nOurs to the best Poisson variant of the case, that of least CD: mean ratio of CD / H / 1 - NC, below 1 is")
-    print("better; and of the seconds to Poisson's at depth 9, of so many cases that both took on the same machine. In")
-    print("parentheses what was asked for. phantoms: H over 5%, and Poisson's under half. or trimmed: ours with `--trim`")
-    print("at `open_distance` where its CD is less, as theirs.")
-    print("to each best: all but clean, to the least CD, the least H and the least 1 - NC of any variants of theirs.\n")
+    print("better; and of the seconds to Poisson's at depth 9, of so many cases that both took on the same machine.")
+    print("In parentheses what was asked for. phantoms: H over 5%, and Poisson's under half. or trimmed: ours with")
+    print("`--trim` at `open_distance` where its CD is less, as theirs. to each best: all but clean, to the least CD,")
+    print("the least H and the least 1 - NC of any variants of theirs.\n")
     kinds = list(dict.fromkeys(r["scan"] for r in rows))
     print(f"| method | {' | '.join(kinds)} | all but clean | to each best | time | phantoms | cases |")
     print(f"|{' --- |' * (len(kinds) + 6)}")

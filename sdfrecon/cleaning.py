@@ -29,8 +29,8 @@ Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
 def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
     """The usable points, with unit normals, and one line for each thing that was dropped or looks wrong.
 
-    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, `strays`, and what lies
-    far from the rest, a hundredth or less at a time. Colours stay.
+    Dropped: rows that are not finite, points whose normal is zero, exact copies of a point, `strays`, and, of more than
+    some hundred points, what lies far from the rest, a hundredth or less at a time. Colours stay.
     Raises InputError where the cloud has no normals, where fewer than 10 points remain, and where these cannot be a
     surface: they lie on a line, in parts far apart, or beyond what can be computed with.
     """
@@ -204,7 +204,9 @@ def _box(points: Floats, room: float) -> str:
 
 def check_normals(cloud: PointCloud) -> None:
     """Raises InputError where a cloud has none, or none but zeros."""
-    if cloud.normals is None or not len(cloud.normals):
+    if not len(cloud):
+        enough(cloud)
+    if cloud.normals is None:
         raise InputError(
             f"normals must be ({len(cloud)}, 3); got none: pass --estimate-normals, and for terrain or a room "
             "--viewpoint X Y Z, a place that sees the surface"

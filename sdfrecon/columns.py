@@ -57,15 +57,20 @@ def parse_text(file: Iterable[str]) -> Arrays:
         comment, first = _first(lines)
         named = begin if header else comment or named
     delimiter = _delimiter(first)
+    rows: Iterator[str] = chain([first], lines)
+    if delimiter and first.endswith(delimiter):
+        named, rows = named.rstrip(delimiter), (row.rstrip().rstrip(delimiter) for row in rows)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
-        table = np.loadtxt(chain([first], lines), delimiter=delimiter, comments=COMMENTS, ndmin=2)
+        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
     if not table.size:
         raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
     if count is not None and table.shape == (2 * count, 3):
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    names = _words(named, delimiter)
+    names = _words(named, "\t")  # which may be of several words
+    if len(names) != table.shape[1]:
+        names = _words(named, delimiter)
     fits = len(names) == table.shape[1]
     if header and not fits:
         raise InputError(f"the header {begin[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")

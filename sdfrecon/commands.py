@@ -6,7 +6,8 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -91,15 +92,16 @@ def reconstruct(command: Reconstruct) -> None:
     start = time.monotonic()
     live = _live(cloud, config, command) if command.view else None
     result = _run(cloud, config, command.device, run_dir, scan.name, command.quiet, live)
-    tell(f"fitted and meshed in {duration(time.monotonic() - start)}")
+    took = duration(time.monotonic() - start)
     result.field.about.update(box=command.box, max_points=command.max_points)
     if command.flip_normals:
         result.field.about["flipped_normals"] = True
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
-    files.write_mesh(output, result.mesh)
-    if field is not None:
-        fieldfiles.save_field(field, result.field)
+    with _kept(run_dir):
+        files.write_mesh(output, result.mesh)
+        if field is not None:
+            fieldfiles.save_field(field, result.field)
     places = {"mesh": None if streamed else output, "field": field}
     stay = {name: path if path and path.is_file() else None for name, path in places.items()}
     run = {
@@ -112,7 +114,9 @@ def reconstruct(command: Reconstruct) -> None:
     if page is not None:
         from sdfrecon.showing import write_report
 
-        write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
+        with _kept(run_dir):
+            write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
+    tell(f"fitted and meshed in {took}")
     if command.run_dir is None:
         if run_of(result.field, run_dir).remove():
             tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not "
@@ -130,6 +134,15 @@ def reconstruct(command: Reconstruct) -> None:
         live.wait()
 
 
+@contextmanager
+def _kept(run_dir: Path) -> Iterator[None]:
+    """Says, where an output cannot be written, where the fit is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; with --run-dir {run_dir}, too, the fit is not made again") from None
+
+
 def _config(command: Reconstruct) -> ReconstructConfig:
     from sdfrecon.device import pick_device, seeded
     from sdfrecon.presets import preset
@@ -139,6 +152,8 @@ def _config(command: Reconstruct) -> ReconstructConfig:
         from sdfrecon.viewer import free_port
 
         free_port(command.host, command.port)
+    elif (command.host, command.port) != (Reconstruct.host, Reconstruct.port):
+        raise InputError("--host and --port say where --view listens: pass --view, too")
     if command.max_memory is not None and not command.max_memory > 0:
         raise InputError(f"--max-memory must be above 0 GB; got {command.max_memory}")
     if command.viewpoint and not command.estimate_normals:
@@ -241,11 +256,12 @@ def demo(command: Demo) -> None:
     run_dir = command.output / ".motorcycle.run"
     start = time.monotonic()
     result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle")
-    say(f"fitted and meshed in {duration(time.monotonic() - start)}")
+    took = duration(time.monotonic() - start)
     files.write_mesh(mesh, result.mesh)
     fieldfiles.save_field(field, result.field)
     write_image(picture, render(result.mesh, (0.25, -0.1, -1), (0, 1, 0), 900))
     run_of(result.field, run_dir).remove()
+    say(f"fitted and meshed in {took}")
     for path in made:
         say(str(path))
 

@@ -40,15 +40,18 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-@cache
 def _has_gpu() -> bool:
     """Whether there is a GPU that computes: it may be full, or too old for this torch, which only warns of that."""
-    if not torch.cuda.is_available():
-        return False
     try:
-        return torch.ones(1, device="cuda").add(1).item() == 2
+        return torch.cuda.is_available() and _gpu_computes()
     except RuntimeError:
         return False
+
+
+@cache
+def _gpu_computes() -> bool:
+    """That it does is kept, what fails is asked again."""
+    return torch.ones(1, device="cuda").add(1).item() == 2
 
 
 @contextmanager
@@ -59,13 +62,15 @@ def exact_products() -> Iterator[None]:
     allows. On a CPU MKL leaves half of an AMD processor's vector width alone. torch hands float32 to oneDNN only where
     it may round to bfloat16; without hardware for that it does not, and is up to 2.4 times as fast. With such hardware
     nothing changes. The settings are the process's: the first thread to come makes them, the last to go undoes them.
+    Meanwhile `torch.get_float32_matmul_precision` raises where they are not all alike.
     """
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         with _LOCK:
             if not _USE.count:
                 with ExitStack() as settings:
                     settings.enter_context(allowed(CUBLAS, "ieee"))
-                    settings.enter_context(allowed(ONEDNN, "bf16" if _onednn_is_exact() else "ieee"))
+                    exact = torch.backends.mkldnn.enabled and _onednn_is_exact()
+                    settings.enter_context(allowed(ONEDNN, "bf16" if exact else "ieee"))
                     _USE.settings = settings.pop_all()
             _USE.count += 1
         try:
@@ -99,7 +104,9 @@ def allowed(library: Any, precision: str) -> Iterator[None]:
     try:
         yield
     finally:
-        library.fp32_precision = before
+        library.fp32_precision = "none"  # so that it has what all of torch has, as it mostly did
+        if library.fp32_precision != before:
+            library.fp32_precision = before
 
 
 def product_error() -> float:

@@ -78,7 +78,7 @@ class Field:
         """(n, 1) unit distances at unit points (n, 3)."""
         inside = unit.clamp(-1, 1)
         value = self.siren(inside)
-        return value + value.sign() * (unit - inside).norm(dim=-1, keepdim=True)
+        return value + value.sign() * _length(unit - inside)
 
     def jet(self, unit: Tensor) -> Jet:
         """The field's jet at unit points (n, 3); beyond the cube, the gradient of the continuation."""
@@ -86,10 +86,10 @@ class Field:
         jet, beyond = self.siren.jet(inside), unit - inside
 
         def gradient() -> Tensor:
-            away = jet.value.sign() * torch.nn.functional.normalize(beyond, dim=-1)
+            away = jet.value.sign() * (beyond / _length(beyond).clamp(min=1e-30))
             return (jet.gradient * (beyond == 0)[:, None]) + away[:, None]
 
-        return Jet(jet.value + jet.value.sign() * beyond.norm(dim=-1, keepdim=True), gradient)
+        return Jet(jet.value + jet.value.sign() * _length(beyond), gradient)
 
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         return evaluate(function, points, self.frame, self.device)
@@ -97,3 +97,8 @@ class Field:
     def on(self, device: torch.device) -> Field:
         """The same field with a copy of its network on `device`."""
         return replace(self, siren=copy.deepcopy(self.siren).to(device))
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """(n, 1) of vectors (n, 3), whose squares may be more than float32 holds."""
+    return torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=torch.float64).to(vectors.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,7 +184,8 @@ def write_mesh(path: str | Path, mesh: Mesh) -> None:
     if path == STREAM:
         with TemporaryDirectory() as folder:
             write_mesh(Path(folder) / "mesh.ply", mesh)
-            sys.stdout.buffer.write((Path(folder) / "mesh.ply").read_bytes())
+            with open(Path(folder) / "mesh.ply", "rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         return
     check_precision(path, mesh.vertices)
@@ -221,7 +223,10 @@ def check_precision(path: Path, points: Floats) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Raises InputError where no file can be written: no folder, no right to, one of the name, or a name too long."""
+    """Raises InputError where no file can be written: no folder, no right to, one of the name, or a name too long.
+
+    A file that is there and write-protected stays, though its folder would let it be replaced.
+    """
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a directory: name a file in it")
     if _flows(path):
@@ -235,17 +240,19 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a link to itself: choose another name")
     if not place.parent.is_dir():
         raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
-    if not may_write(place.parent):
+    if not may(os.W_OK | os.X_OK, place.parent):
         raise InputError(f"cannot write {path}: you may not write in {place.parent}: choose another place")
+    if place.exists() and not may(os.W_OK, place):
+        raise InputError(f"cannot write {path}: it is write-protected: choose another name")
     try:
         _beside(place).exists()
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}: choose a shorter name") from None
 
 
-def may_write(folder: Path) -> bool:
-    """Whether files can be written in a folder."""
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+def may(mode: int, path: Path) -> bool:
+    """Whether this process has such rights to what is there (os.W_OK | os.X_OK: to write files in a folder)."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def make_folder(path: Path) -> None:

@@ -56,9 +56,9 @@ def finish(
     cube: the field's frame. Where the surface leaves it a cap closes it, which goes with what is cut.
     """
     tree, notes = cKDTree(cloud.points), []
-    kept, on_others = supported(mesh, cloud)
-    if not kept.all():
-        pieces, some = len(np.unique(mesh.components()[~kept])), f"{on_others:,}" if on_others else "none"
+    kept, pieces, on_others = supported(mesh, cloud)
+    if pieces:
+        some = f"{on_others:,}" if on_others else "none"
         notes.append(f"removed {pieces} floating piece{'s' * (pieces > 1)}, on which {some} of the points lie")
         mesh = mesh.keep_faces(kept)
 
@@ -183,8 +183,8 @@ def missing(mesh: Mesh, field: Field, cloud: PointCloud, resolution: int) -> lis
     return [f"warning: {lost:.1%} of the points have no surface near: {thin}"]
 
 
-def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:
-    """(f,) true for faces of pieces that scan points lie on, and how many points, about, lie on the others.
+def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int, int]:
+    """(f,) true for faces of pieces that scan points lie on, how many other pieces, and points on these, about, are.
 
     At least LEAST of them lie on such a piece, and a tenth of what would lie there evenly.
 
@@ -194,7 +194,7 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:
     labels = mesh.components()
     count = int(labels.max()) + 1
     if count == 1:
-        return np.ones(len(labels), bool), 0
+        return np.ones(len(labels), bool), 0, 0
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
     stride = max(1, len(cloud) // 500_000)
@@ -205,7 +205,7 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int]:
     evenly = np.minimum(0.1 * points[best] * area / area[best], PLENTY / stride)
     enough = np.maximum(evenly, min(max(LEAST / stride, 2), points[best]))
     kept = points >= enough
-    return kept[labels], int(points[~kept].sum()) * stride
+    return kept[labels], int((~kept).sum()), int(points[~kept].sum()) * stride
 
 
 def _crumbs(mesh: Mesh, area: float) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from sdfrecon.sampling import Attributes
 from sdfrecon.siren import Siren
 from sdfrecon.tape import Tape
 
-CHECKPOINT_FORMAT = "sdfrecon-checkpoint-6"
+CHECKPOINT_FORMAT = "sdfrecon-checkpoint-7"
 CHECKPOINT_SECONDS = 2.0
 WATCHED = 50
 """Steps from one look at the loss to the next, and from one state to go back to, or on from."""
@@ -45,7 +46,7 @@ Watch = Callable[[int, dict[str, float]], bool | None]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How the parameters move."""
+    """How the parameters move. Raises InputError for steps that are none."""
 
     steps: int = 800
     """Optimiser steps: more make a finer surface and take longer."""
@@ -69,6 +70,10 @@ class FitConfig:
     Muon's iterations are in it there in any case. With many points in a step on a Hopper GPU so are the values, each
     factor as a sum of two: they are off by 1e-5.
     """
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.steps, Integral) and self.steps >= 1):
+            raise InputError(f"steps must be a whole number, at least 1; got {self.steps}")
 
     def rate(self, step: int) -> float:
         """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
@@ -140,7 +145,6 @@ def fit(
     if field.weights[0].is_cuda:
         take = captured(take, generator)
     step, before, least, lost, failures = 0, math.inf, math.inf, 0, 0
-    slight = SLIGHT * sum(c.weight for c in problem.constraints)
     if begun:
         try:
             step, before = _restore(begun, field, optimiser, generator), float(begun["loss"])
@@ -173,9 +177,9 @@ def fit(
                 continue
             shares = terms.tolist()
             now = sum(shares)
-            steady = now - before < EXPLODED * max(abs(before), slight)  # also where a loss is 0, or below
-            steady = steady and all(bool(p.isfinite().all()) for p in field.parameters())
             level = now / (weights[step - 1] or 1.0)
+            steady = level - before < EXPLODED * max(abs(before), SLIGHT)  # also where a loss is 0, or below
+            steady = steady and all(bool(p.isfinite().all()) for p in field.parameters())
             lost = lost + 1 if steady and least > 0 and level > LOST * max(least, SLIGHT) else 0
             if not steady or lost == LOOKS:
                 failures += 1
@@ -193,7 +197,7 @@ def fit(
                 step = back
                 continue
             # Here alone, and not by the clock: what it goes back to, or on from, is the same however often it stopped.
-            good, before = _state(step, now, field, optimiser, generator), now
+            good, before = _state(step, level, field, optimiser, generator), level
             if level < least:
                 best, least = good, level
             names = [f"{c.name}, {c.domain}" for c in problem.constraints]
@@ -249,7 +253,7 @@ def residuals(problem: Problem, samples: Samples, jet_at: Callable[[Tensor], Jet
 
 
 def _state(step: int, loss: float, field: Siren, optimiser: Optimiser, generator: torch.Generator) -> dict[str, Tensor]:
-    """Copies of all that a step changes, and the loss when it was last looked at."""
+    """Copies of all that a step changes, and the loss beside its weights when it was last looked at."""
     tensors = {f"field/{name}": value for name, value in field.state_dict().items()}
     tensors |= {f"optimiser/{name}": value for name, value in optimiser.state.items()}
     return {name: value.clone() for name, value in tensors.items()} | {

@@ -50,6 +50,8 @@ def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -
     if dtype is np.uint8 and given.size and (given.dtype.kind not in "ui" or given.min() < 0 or given.max() > 255):
         raise InputError(f"{name} must be whole numbers from 0 to 255; got {given.dtype}")
     array: NDArray = np.ascontiguousarray(given, dtype=dtype)
+    if array.base is not None:  # what it looks into is another's to change, as Open3D does with its points
+        array = array.copy()
     if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):
         expected = "(n, 3)" if count is None else f"({count}, 3)"
         raise InputError(f"{name} must be {expected}; got {array.shape}")

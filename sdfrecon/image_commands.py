@@ -54,8 +54,9 @@ def fit(command: ImageFit) -> None:
     image = _image(command.image, at_least(8, "--size", command.size))
     if command.preview:
         check_size(command.preview, image.shape)
-    field = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
+    field, took = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
+    _tell(command, took)
     picture = field.render(*image.shape[:2])
     if command.preview:
         write_image(command.preview, picture)
@@ -95,11 +96,14 @@ def derivatives(command: ImageDerivatives) -> None:
     field = _field(command.field, command.device)
     size = f"{field.width:,} x {field.height:,} pixels and their derivatives"
     check_free(size, SHOWN * field.width * field.height, "fit a smaller image")
-    value, gradient, bend = field.levels()
-    image = value if command.image is None else _image(command.image, max(field.height, field.width))
-    if image.shape != value.shape:
-        raise InputError(f"--image must be the image of the field, (h, w, c) = {value.shape}; got {image.shape}")
+    image, shape = None, (field.height, field.width, field.siren.out_dim)
+    if command.image is not None:
+        image = _image(command.image, max(field.height, field.width))
+        if image.shape != shape:
+            raise InputError(f"--image must be the image of the field, (h, w, c) = {shape}; got {image.shape}")
     make_folder(command.output)
+    value, gradient, bend = field.levels()
+    image = value if image is None else image
     slopes, filtered = sobel(image), np.pad(laplacian(image), ((1, 1), (1, 1), (0, 0)))
     ours = {
         "value": value,
@@ -140,10 +144,11 @@ def poisson(command: ImagePoisson) -> None:
     check_free(f"{width:,} x {height:,} pixels solved at once", each * width * height, "lower --size")
     given, config = (from_gradient, DERIVED) if command.source == "gradient" else (from_laplacian, BENT)
     known = given(image) | (from_border(image) if command.border else {})
-    field, how = _solve(image, _asked(config, command), command, **known), "as it is"
+    field, took = _solve(image, _asked(config, command), command, **known)
+    lines, how = [took], "as it is"
     if not command.border:
         how, raw = "aligned by mean and variance", field.render(height, width)
-        _tell(command, f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
+        lines.append(f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
         field = field.toned(*alignment(raw, image))
     save_field(field_path, field)
     result, gradient, bend = field.levels()
@@ -157,7 +162,8 @@ def poisson(command: ImagePoisson) -> None:
     classical = classical if command.border else align(classical, image)
     rows = [derived("original", image), derived("classical", classical)]
     write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
-    _tell(command, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}")
+    for line in (*lines, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}"):
+        _tell(command, line)
     _tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
 
 
@@ -182,7 +188,7 @@ def blend(command: ImageBlend) -> None:
     if not task.inside.all():
         pixels = int(task.inside.sum())
         check_free(f"{pixels:,} pixels solved at once", SOLVED * pixels, "give a smaller --mask or source")
-    field = _solve(task.target, _asked(BLENDED, command), command, **task.known)
+    field, took = _solve(task.target, _asked(BLENDED, command), command, **task.known)
     filled = field.render(*task.inside.shape)
     result = task.composite(filled)
     if task.inside.all():  # it is what is filled in, but for a colour that no gradient tells
@@ -195,6 +201,7 @@ def blend(command: ImageBlend) -> None:
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])
     write_image(command.output, picture)
+    _tell(command, took)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
     panels |= {"averaged": task.averaged, "classical": classical, "result": result}
@@ -222,7 +229,10 @@ def activations(command: ImageActivations) -> None:
     columns, curves, figures = [derived("original", image)], {}, {}
     for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
         losses: Losses = {}
-        field = _solve(image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image))
+        field, took = _solve(
+            image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image)
+        )
+        _tell(command, took)
         value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}
         columns.append(derived(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
@@ -247,9 +257,10 @@ def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[P
 
 def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
     """The same for files of these names in a folder, which need not be there yet."""
-    _places(inputs, [], [])
-    if folder.is_dir():
-        check_places([path for path in inputs if path.is_file()], [folder / name for name in names])
+    from sdfrecon.pictures import SAMPLES
+
+    read = [path for path in inputs if path.is_file() or str(path) not in SAMPLES]
+    check_places(read, [folder / name for name in names] if folder.is_dir() else [])
 
 
 def _image(path: Path, longest: int | None) -> Floats:
@@ -298,7 +309,8 @@ def _solve(
     watch: Watch | None = None,
     what: str = "the fit",
     **known: Any,
-) -> ImageField:
+) -> tuple[ImageField, str]:
+    """The field, and a line that says how long it took: it may fail to be told, so the field is saved before."""
     from sdfrecon.imaging import expected_seconds, solve
 
     _check_memory(config.siren, command.device, known)
@@ -307,8 +319,7 @@ def _solve(
     start = time.monotonic()
     progress = not command.quiet and sys.stderr.isatty()
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
-    _tell(command, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}")
-    return field
+    return field, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}"
 
 
 def _check_memory(size: SirenConfig, device: str, known: dict[str, Any]) -> None:

@@ -51,6 +51,7 @@ class Lattice:
     """
 
     def __init__(self, field: ScalarField, resolution: int, level: float, half: float) -> None:
+        resolution = int(resolution)  # of NumPy's, small ones overflow below
         self.field, self.resolution, self.level, self.half = field, resolution, level, half
         self.cell = 2 * half / resolution
         self.blocks = -(-(resolution + 1) // BLOCK)  # along each axis, so that every lattice point is owned

@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,8 @@ from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
 
 HEADER = 1 << 16
 """Bytes in which a PLY's header ends, and a PCD's."""
+ELEMENTS = re.compile(rb"^element (\S+) (\d+)", re.MULTILINE)
+"""Of a PLY's header: their names and numbers."""
 UNEVEN = "unexpected length"
 """What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
 POLYGONS = """
@@ -71,13 +75,17 @@ def read(path: Path) -> Arrays:
         found = _load_ply(path)
         if found is None:
             return _polygons(path)
-        _check_whole(path, {name: _held(element) for name, element in found["metadata"]["_ply_raw"].items()})
+        # trimesh forgets an element where the file ends before its first.
+        promised = {name.decode("ascii", "replace"): (int(count), 0) for name, count in ELEMENTS.findall(_header(path))}
+        held = {name: _held(element) for name, element in found["metadata"]["_ply_raw"].items()}
+        _check_whole(path, promised | held)
     else:
         options: dict[str, Any] = {"skip_materials": True} if kind in ("obj", "glb", "gltf") else {}
         with PREPARED[kind](path) as file:
             found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
     if kind == "off":
         _check_whole(path, {"face": (_off_faces(path), len(found["faces"]))})
+        found |= _beside_places(path, len(found["vertices"]))
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
     colors = {}
@@ -127,9 +135,13 @@ def _whole_stl(path: Path) -> BinaryIO:
 
 
 def _uncompressed(path: Path) -> BinaryIO:
-    """A glTF as a text or in a GLB. Raises InputError where its numbers are stored in a way that trimesh misreads."""
+    """A glTF as a text, with names of files as they are, or in a GLB.
+
+    Raises InputError where its numbers are stored in a way that trimesh misreads, or in a file that is not there.
+    """
     data = path.read_bytes()
-    text = data[20 : 20 + int.from_bytes(data[12:16], "little")] if data.startswith(b"glTF") else data
+    binary = data.startswith(b"glTF")
+    text = data[20 : 20 + int.from_bytes(data[12:16], "little")] if binary else data
     tree = json.loads(text.decode("utf-8-sig", "replace"))
     if not isinstance(tree.get("meshes", []), list):  # glTF 1, which trimesh refuses
         return BytesIO(data)
@@ -143,7 +155,14 @@ def _uncompressed(path: Path) -> BinaryIO:
             ways.add("sparse accessors")
     if ways:
         raise InputError(f"{path} is compressed by {', '.join(sorted(ways))}: export it without")
-    return BytesIO(data)
+    if binary:
+        return BytesIO(data)
+    for buffer in tree.get("buffers", ()):
+        if not (name := buffer["uri"]).startswith("data:"):
+            buffer["uri"] = name = unquote(name)
+            if not (path.parent / name).is_file():
+                raise InputError(f"{path} needs {name} beside it: save or copy both")
+    return BytesIO(json.dumps(tree).encode())
 
 
 PREPARED: dict[str, Callable[[Path], BinaryIO]] = {
@@ -165,8 +184,21 @@ def _held(element: dict[str, Any]) -> tuple[int, int]:
 def _off_faces(path: Path) -> int:
     """How many faces an OFF file promises, in its first line of numbers."""
     with open(path, "rb") as file:
-        counts = re.search(rb"^\s*(?:C?OFF)?\s*\d+\s+(\d+)", file.read(HEADER), re.MULTILINE)
+        counts = re.search(rb"^\s*(?:[A-Z]*OFF)?\s*\d+\s+(\d+)", file.read(HEADER), re.MULTILINE)
     return int(counts[1]) if counts else 0
+
+
+def _beside_places(path: Path, count: int) -> dict[str, NDArray]:
+    """What trimesh drops of an OFF's vertices: normals where its first word has an N, then colours where it has a C."""
+    kinds, _, rest = _without_comments(path).read().partition(b"OFF")
+    lines = (line for line in rest.splitlines() if line.strip())
+    if not kinds.strip() or not count or not next(lines, b""):
+        return {}
+    table, found, at = np.loadtxt(islice(lines, count), ndmin=2), dict[str, NDArray](), 3
+    for mark, name in ((b"N", "vertex_normals"), (b"C", "vertex_colors")):
+        if mark in kinds and table.shape[1] >= at + 3:
+            found[name], at = table[:, at : at + 3], at + 3
+    return found
 
 
 def _check_whole(path: Path, counts: dict[str, tuple[int, int]]) -> None:
@@ -277,8 +309,7 @@ def _polygons(path: Path) -> Arrays:
     trimesh reads no binary ones. Open3D does, but takes what it is promised, says on standard error alone where a file
     ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
-    elements = re.findall(rb"^element \S+ (\d+)", _header(path), re.MULTILINE)
-    if sum(map(int, elements)) > path.stat().st_size:
+    if sum(int(count) for _, count in ELEMENTS.findall(_header(path))) > path.stat().st_size:
         raise ValueError("it promises more than it holds")
     with TemporaryDirectory() as folder:
         made = Path(folder) / "made.npz"

@@ -140,16 +140,18 @@ def sized(config: ReconstructConfig, points: int) -> ReconstructConfig:
         return config
     net, weights, batch = config.siren, config.surface, max(LEAST_BATCH, points // 4)
     width = max(LEAST_WIDTH, 16 * round(WIDTH * points ** (1 / 3) / 16))
-    layers, fit = net.hidden_layers, replace(config.fit, steps=config.dense_steps or config.fit.steps)
+    layers, fit = net.hidden_layers, config.fit
     if points < MANY:
-        layers, rate = min(layers, 2), config.fit.muon_learning_rate
+        layers, rate = min(layers, 2), fit.muon_learning_rate
         fit = replace(
-            config.fit,
+            fit,
             muon_learning_rate=rate and min(rate, FEW_RATE),
-            muon_momentum=max(config.fit.muon_momentum, FitConfig.muon_momentum),
+            muon_momentum=max(fit.muon_momentum, FitConfig.muon_momentum),
         )
         normal, off = min(weights.normal, SurfaceConfig.normal), max(weights.normal_noise, SurfaceConfig.normal_noise)
         weights = replace(weights, normal=normal, normal_noise=off)
+    elif config.dense_steps is not None:
+        fit = replace(fit, steps=config.dense_steps)
     between = weights.between and MANY <= points < PLENTY
     return replace(
         config,

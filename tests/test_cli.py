@@ -390,6 +390,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
+        ((ring_and_ball, *output, "--port", "9000"), "--host and --port say where --view listens"),
         ((bare, *output, "--estimate-normals", "--viewpoint", "nan", "0", "9"), "finite numbers; got [nan  0.  9.]"),
         ((ring_and_ball, "--output", tmp_path / f"{'longer' * 40}.ply"), "File name too long: choose a shorter name"),
         ((ring_and_ball, "--output", tmp_path / "itself.ply"), "it is a link to itself: choose another name"),
@@ -472,6 +473,15 @@ def test_a_folder_of_another_user_is_refused_before_the_work() -> None:
             finally:
                 os.seteuid(0)
         assert not list(Path(folder).iterdir())
+        kept = Path(folder) / "kept.ply"
+        kept.touch(0o444)
+        os.chmod(folder, 0o777)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(InputError, match="write-protected: choose another name"):
+                files.check_mesh_ending(kept)
+        finally:
+            os.seteuid(0)
 
 
 def test_estimated_normals_give_the_shape_too_and_are_estimated_again(

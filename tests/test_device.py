@@ -1,6 +1,7 @@
 """Whichever library multiplies, a product of float32 matrices is one of float32."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,39 @@ def test_products_are_exact_and_the_setting_is_put_back() -> None:
         assert (ONEDNN.fp32_precision, CUBLAS.fp32_precision) == (before, "tf32")
     finally:
         CUBLAS.fp32_precision = "none"
+
+
+@pytest.mark.parametrize("library", [CUBLAS, ONEDNN])
+def test_what_is_set_for_all_of_torch_is_not_set_for_one_part(library: Any) -> None:
+    whole: Any = torch.backends
+    before = whole.fp32_precision
+    try:
+        whole.fp32_precision = "tf32"
+        assert library.fp32_precision == "tf32"
+        with exact_products():
+            assert CUBLAS.fp32_precision == "ieee"
+        assert library.fp32_precision == "tf32"
+        whole.fp32_precision = "ieee"
+        assert library.fp32_precision == "ieee"
+    finally:
+        whole.fp32_precision = before
+
+
+def test_without_onednn_nothing_is_asked_of_it() -> None:
+    with torch.backends.mkldnn.flags(enabled=False), exact_products():
+        assert ONEDNN.fp32_precision == "ieee"
+        assert product_error() < device.EXACT
+
+
+def test_a_gpu_that_was_full_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> bool:
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device, "_gpu_computes", full)
+    assert device.pick_device("auto").type == "cpu"
+    monkeypatch.setattr(device, "_gpu_computes", lambda: True)
+    assert device.pick_device("auto").type == "cuda"
 
 
 def test_threads_that_come_and_go_leave_the_setting_as_it_was() -> None:

@@ -42,7 +42,9 @@ def test_beyond_the_box_the_field_goes_on_without_a_jump() -> None:
     assert after - before == pytest.approx(2e-3, rel=0.2)
     far = CENTER + np.array([[30.0, 0, 0], [20, 20, 20], [-15, 12, 3]])
     assert (FIELD.distance(far) >= np.linalg.norm(far - CENTER, axis=1) - 6 - 1e-4).all()
+    far = np.append(far, [[1e20, 0, 0], [0, -1e25, 1e25]], axis=0)  # what stands for nothing in some files
     np.testing.assert_allclose(np.linalg.norm(FIELD.gradient(far), axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(FIELD.distance(far[-2:]), [1e20, 2**0.5 * 1e25], rtol=1e-5)
 
 
 def test_what_is_inside_all_around_is_so_beyond_the_box() -> None:

@@ -3,8 +3,10 @@ import os
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -268,6 +270,20 @@ def test_text_columns_are_told_apart(
     same(files.read_cloud(tmp_path / name), normals, colors)
 
 
+def test_names_of_two_words_stand_between_tabs(tmp_path: Path) -> None:
+    table = np.column_stack([POINTS, POINTS[:, :1], NORMALS])
+    header = "X\tY\tZ\tScan Angle\tNx\tNy\tNz"
+    np.savetxt(tmp_path / "a.txt", table, header=header, comments="", fmt="%.9g", delimiter="\t")
+    same(files.read_cloud(tmp_path / "a.txt"), colors=False)
+
+
+@pytest.mark.parametrize("header", ["", "X,Y,Z,Nx,Ny,Nz,\n", "# X,Y,Z,Nx,Ny,Nz\n"])
+def test_rows_may_end_with_their_mark(tmp_path: Path, header: str) -> None:
+    rows = np.column_stack([POINTS, NORMALS]).tolist()
+    (tmp_path / "a.csv").write_text(header + "".join(",".join(map(str, row)) + ",\n" for row in rows))
+    same(files.read_cloud(tmp_path / "a.csv"), colors=False)
+
+
 @pytest.mark.parametrize(
     ("extra", "normals", "colors"),
     [
@@ -393,8 +409,14 @@ def test_a_gltf_is_read_with_the_buffers_beside_it(tmp_path: Path) -> None:
     scene = trimesh.Scene(trimesh.Trimesh(BALL.vertices, BALL.faces, process=False))
     for name, data in trimesh.exchange.gltf.export_gltf(scene).items():
         (tmp_path / name).write_bytes(data)
-    back = files.read_mesh(tmp_path / "model.gltf")
-    np.testing.assert_allclose(back.vertices[back.faces], BALL.vertices[BALL.faces], atol=1e-6)
+    tree, (buffer,) = (tmp_path / "model.gltf").read_text(), tmp_path.glob("*.bin")
+    for name in (buffer.name, "my scän.bin"):  # a name in a glTF is one of an address
+        (tmp_path / "model.gltf").write_text(tree.replace(buffer.name, quote(name)))
+        with pytest.raises(InputError, match=f"needs {name} beside it") if name != buffer.name else nullcontext():
+            files.read_mesh(tmp_path / "model.gltf")
+        buffer = buffer.rename(tmp_path / name)
+        back = files.read_mesh(tmp_path / "model.gltf")
+        np.testing.assert_allclose(back.vertices[back.faces], BALL.vertices[BALL.faces], atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 1e6])
@@ -612,10 +634,11 @@ def test_a_text_of_a_mesh_that_was_cut_short_is_refused(tmp_path: Path, suffix: 
     whole = whole if isinstance(whole, bytes) else whole.encode()
     path.write_bytes(whole)
     assert len(files.read_mesh(path).faces) == len(BALL.faces)
-    path.write_bytes(whole[:-200])
-    for read in (files.read_mesh, lambda path: load_scan(path, None, None)):
-        with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncated"):
-            read(path)
+    for kept in (whole[:-200], b"\n".join(whole.splitlines()[: -len(BALL.faces)]) + b"\n"):  # these, none of them
+        path.write_bytes(kept)
+        for read in (files.read_mesh, lambda path: load_scan(path, None, None)):
+            with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncat"):
+                read(path)
 
 
 @pytest.mark.parametrize("text", [True, False])
@@ -646,6 +669,17 @@ def test_comments_of_an_off_may_stand_anywhere(tmp_path: Path, comment: str) -> 
 def test_an_off_may_hold_points_alone(tmp_path: Path) -> None:
     (tmp_path / "a.off").write_text("OFF\n40 0 0\n" + "".join(f"{x} {y} {z}\n" for x, y, z in POINTS))
     same(files.read_cloud(tmp_path / "a.off"), normals=False, colors=False)
+
+
+@pytest.mark.parametrize("word", ["NOFF", "COFF", "CNOFF"])
+def test_the_first_word_of_an_off_says_what_its_vertices_have(tmp_path: Path, word: str) -> None:
+    table = [POINTS, *[NORMALS] * ("N" in word), *[COLORS, np.full(40, 255)] * ("C" in word)]
+    np.savetxt(tmp_path / "a.off", np.column_stack(table), header=f"{word}\n40 0 0", comments="", fmt="%.9g")
+    same(files.read_cloud(tmp_path / "a.off"), normals="N" in word, colors="C" in word)
+    (tmp_path / "mesh.off").write_text((tmp_path / "a.off").read_text().replace("40 0 0", "40 1 0") + "3 0 1 2\n")
+    mesh = files.read_mesh(tmp_path / "mesh.off")
+    assert len(mesh.faces) == 1
+    assert (mesh.colors is not None) == ("C" in word)
 
 
 def test_faces_may_count_back_from_the_last_vertex(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +173,8 @@ def test_the_loss_is_of_weighted_means_over_each_domain() -> None:
     problem = Problem(problem.domains, [grows])
     fit(problem, network(), FitConfig(100), generator(), watch=lambda _, terms: on_the_way.extend(terms.values()))
     assert on_the_way == pytest.approx([grows.weight_at(0.49), 1000])
+    steep = Problem(problem.domains, [replace(grows, weight=1.0, final_weight=1e4)])
+    fit(steep, network(), FitConfig(100), generator(), tell=pytest.fail)
 
 
 def test_rates_warm_up_and_decay() -> None:
@@ -180,6 +184,12 @@ def test_rates_warm_up_and_decay() -> None:
     assert config.rate(999) == pytest.approx(0.1, abs=1e-4)
     assert FitConfig(1000, decay=2.0).rate(500) == pytest.approx(0.25)
     assert {FitConfig(10, warmup=0, final_rate=1.0).rate(s) for s in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize("steps", [0, -5, 100.0])
+def test_a_fit_has_steps(steps: Any) -> None:
+    with pytest.raises(InputError, match=f"steps must be a whole number, at least 1; got {steps}"):
+        FitConfig(steps)
 
 
 def test_a_lost_loss_is_said(tmp_path: Path) -> None:

@@ -6,6 +6,15 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud, decimals, unit_vecto
 TETRAHEDRON = Mesh([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], [[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
 
 
+def test_a_cloud_stays_as_it_was_though_what_was_looked_into_changes() -> None:
+    whole = np.zeros((5, 4))
+    vertices = np.ones(9).reshape(3, 3)
+    cloud, mesh = PointCloud(whole[:, :3]), Mesh(vertices, [[0, 1, 2]])
+    whole[:], vertices[:] = np.nan, 2
+    assert (cloud.points == 0).all()
+    assert (mesh.vertices == 1).all()
+
+
 def test_shapes_are_checked_by_name() -> None:
     with pytest.raises(InputError, match=r"points must be \(n, 3\); got \(4, 2\)"):
         PointCloud(np.zeros((4, 2)))

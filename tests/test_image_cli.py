@@ -9,7 +9,7 @@ from test_cli import refused, run
 
 from sdfrecon import image_commands, imaging, memory, pictures
 from sdfrecon.fit import Interrupted
-from sdfrecon.geometry import Floats
+from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import border, psnr
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
@@ -175,7 +175,9 @@ def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
     pictures.write_image(tmp_path / "target.png", SMALL[::-1])
     run("image", "blend", tmp_path / "cut.png", tmp_path / "target.png", "--output", tmp_path / "both.png", *FAST[:-2])
     both, target = (pictures.read_image(tmp_path / name) for name in ("both.png", "target.png"))
-    np.testing.assert_array_equal(both[alpha[..., 0] == 0], target[alpha[..., 0] == 0])
+    inside = alpha[..., 0] == 1
+    np.testing.assert_array_equal(both[~inside], target[~inside])
+    assert (both[inside] != target[inside]).mean() > 0.9
 
 
 def test_a_masks_own_alpha_and_the_targets_count(tmp_path: Path) -> None:
@@ -188,8 +190,22 @@ def test_a_masks_own_alpha_and_the_targets_count(tmp_path: Path) -> None:
         "--output", tmp_path / "both.png", *FAST[:-2])  # fmt: skip
     both = pictures.read_image(tmp_path / "both.png")
     np.testing.assert_array_equal(both[..., 3:], np.maximum(wanted, seen))
-    outside = wanted[..., 0] == 0
-    np.testing.assert_array_equal(both[outside, :3], pictures.read_image(tmp_path / "target.png")[outside, :3])
+    inside, target = wanted[..., 0] == 1, pictures.read_image(tmp_path / "target.png")
+    np.testing.assert_array_equal(both[~inside, :3], target[~inside, :3])
+    assert (both[inside, :3] != target[inside, :3]).mean() > 0.9
+
+
+def test_a_fit_is_kept_though_nobody_can_be_told(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(line: str) -> None:
+        if "fitted in" in line:
+            raise InputError("no space left")
+
+    monkeypatch.setattr(image_commands, "say", full)
+    with pytest.raises(SystemExit):
+        run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST)
+    assert (tmp_path / "a.safetensors").is_file()
 
 
 def test_a_region_keeps_its_shape(tmp_path: Path, picture: Path) -> None:

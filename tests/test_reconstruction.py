@@ -234,7 +234,7 @@ def test_it_learns_where_the_program_around_it_does_not(ring_and_ball: Path, aro
 
 def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Path) -> None:
     fit = replace(SHORT.fit, steps=20)
-    config = replace(SHORT, fit=fit, resolution=np.int64(32), seed=np.int64(3), trim=np.float32(0))
+    config = replace(SHORT, fit=fit, resolution=np.int8(32), seed=np.int64(3), trim=np.float32(0))
     result = reconstruct(sdfrecon.read_cloud(ring_and_ball), config, run_dir=str(tmp_path / "run"))
     sdfrecon.save_field(tmp_path / "a.safetensors", result.field)
     about = sdfrecon.load_field(tmp_path / "a.safetensors").about
@@ -262,6 +262,8 @@ def test_a_configuration_that_cannot_be_is_refused_before_the_fit(wrong: dict[st
 def test_what_does_not_exist_is_named() -> None:
     with pytest.raises(InputError, match="one of the presets draft, standard, fine, paper; got 'best'"):
         reconstruct(PointCloud(np.eye(3)), "best")
+    with pytest.raises(InputError, match="at least 10 different points; got 0: check the file"):
+        reconstruct(PointCloud(np.zeros((0, 3)), np.zeros((0, 3))))
     with pytest.raises(InputError, match="the seed must be from 0"):
         reconstruct(PointCloud(np.eye(3)), replace(SHORT, seed=1 << 64))
     with pytest.raises(InputError, match="one of the devices auto, cpu, cuda; got 'gpu'"):

@@ -342,7 +342,7 @@ def test_nothing_on_the_reading_side_can_run_code() -> None:
             "allow_pickle=True",
             "eval(",
             "exec(",
-            "urllib",
+            "urllib.request",
             "requests",
             "yaml.load",
         ):
