@@ -46,7 +46,7 @@ class ImageConfig:
     siren: SirenConfig = field(default_factory=lambda: SirenConfig(256, 3, 30.0, 30.0))
     fit: FitConfig = field(default_factory=FitConfig)
     batch: int = 8192
-    """Samples of each kind in a step; all where there are fewer."""
+    """Samples of colours and of gradients in a step; of Laplacians, and of what is put into an image, it takes all."""
     seed: int = 0
     """Of every random draw."""
 
@@ -197,6 +197,7 @@ class Composition:
         everywhere if None. Raises InputError where a mask is of another size than the source, and where nothing of it
         comes to lie in the target.
         """
+        source, target = colours(source), colours(target)
         for known in (mask, shown):
             if known is not None and known.shape != source.shape[:2]:
                 sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (source, known))

@@ -52,12 +52,13 @@ def info(command: Info) -> None:
         say(f"field: {_network(field.siren)}")
         if field.siren.in_dim == 2:
             say(f"image: {field.width} x {field.height}, {field.siren.out_dim} channels")
-            if window := about.get("window"):
-                say(f"       of the one it is blended into, from {window['right']} {window['down']} on")
+            with suppress(KeyError, TypeError):  # what others made says other things of itself
+                right, down = (about["window"][name] for name in ("right", "down"))
+                say(f"       of the one it is blended into, from {right} {down} on")
             return
         center = " ".join(decimals(field.frame.center, field.frame.scale))
         say(f"cube:  {field.frame.scale * 2:.6g} wide around {center}")
-        with suppress(KeyError, TypeError, ValueError):  # what others made says other things of itself
+        with suppress(KeyError, TypeError, ValueError):
             scan, config, versions = about["scan"], about["config"], about["versions"]
             steps, used = about.get("steps", config["fit"]["steps"]), [f"{name} {v}" for name, v in versions.items()]
             say(f"scan:  {scan['name'] or '(unnamed)'}, {scan['points']:,} points")

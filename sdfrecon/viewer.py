@@ -83,7 +83,7 @@ class Viewer:
         some = cloud.thinned(POINTS)
         points = self.frame.points_to_unit(some.points).astype(np.float32)
         colors = np.broadcast_to(np.array(BLUE, np.uint8), points.shape) if some.colors is None else some.colors
-        self.server.scene.add_point_cloud("scan", points, colors, point_size=0.004)
+        self.server.scene.add_point_cloud("scan", points, colors, point_size=0.004, precision="float32")
 
     def show_mesh(self, mesh: Mesh, unit: bool = False) -> None:
         """Triangles, from both sides, since an open surface has two. unit: they are in the cube already."""

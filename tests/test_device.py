@@ -39,7 +39,7 @@ def test_what_is_set_for_all_of_torch_is_not_set_for_one_part(library: Any) -> N
 
 
 def test_without_onednn_nothing_is_asked_of_it() -> None:
-    with torch.backends.mkldnn.flags(enabled=False), exact_products():
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), exact_products():
         assert ONEDNN.fp32_precision == "ieee"
         assert product_error() < device.EXACT
 

@@ -127,6 +127,11 @@ def test_bytes_are_no_colours(known: Callable[[Floats], object]) -> None:
         known(np.zeros((8, 8, 3), np.uint8))
 
 
+def test_bytes_are_not_put_into_an_image() -> None:
+    with pytest.raises(InputError, match="divide bytes by 255"):
+        Composition.of((255 * DOG).astype(np.uint8), CAT, HOLE, (0, 0), "import")
+
+
 def test_rivals_are_as_large() -> None:
     sizes = {name: Siren(2, 3, config).size for name, config in rivals(SirenConfig(128, 3), 3, 256).items()}
     assert max(sizes.values()) == sizes["SIREN"]

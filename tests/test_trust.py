@@ -262,9 +262,17 @@ def test_an_unwritable_output_leaves_what_was_there(tmp_path: Path, ring_and_bal
         "reconstruct", ring_and_ball, "--output", mesh, *FAST, "--resolution", 96, "--quiet", preexec_fn=limit
     )
     assert done.returncode == 2
-    assert done.stderr == f"sdfrecon: error: cannot write {mesh}: File too large: choose another place\n"
+    run_dir = tmp_path / ".mesh.run"
+    assert done.stderr == (
+        f"sdfrecon: error: cannot write {mesh}: File too large: choose another place; with --run-dir {run_dir}, too, "
+        "the fit is not made again\n"
+    )
     assert mesh.read_text() == "mine"
     assert not list(tmp_path.glob(".*part*"))
+    place = tmp_path / "other.ply"
+    again = command("reconstruct", ring_and_ball, "--output", place, "--run-dir", run_dir, *FAST, "--resolution", 96)
+    assert "going on after" in again.stderr
+    assert place.is_file()
 
 
 def test_two_runs_on_one_folder_the_second_is_refused(
