@@ -140,7 +140,8 @@ def _kept(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f"{error}; with --run-dir {shlex.quote(str(run_dir))}, too, the fit is not made again") from None
+        kept = f"--run-dir {shlex.quote(str(run_dir))}"
+        raise InputError(f"{error}; with {kept}, too, the fit is not made again") from None
 
 
 def _config(command: Reconstruct) -> ReconstructConfig:
