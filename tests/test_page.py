@@ -1,0 +1,39 @@
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdfrecon import page
+from sdfrecon.geometry import Mesh
+
+
+def square(size: float, height: float, cells: int) -> Mesh:
+    """Of two triangles a cell, around the origin, in that height."""
+    at = np.linspace(-size / 2, size / 2, cells + 1)
+    x, y = np.meshgrid(at, at, indexing="ij")
+    corner = np.arange(cells * (cells + 1)).reshape(cells, -1)[:, :-1].ravel()
+    a, b = (np.stack([corner, corner + cells + 1 + (not k), corner + 1 + k * (cells + 1)], axis=1) for k in (0, 1))
+    return Mesh(np.stack([x.ravel(), y.ravel(), np.full(x.size, height)], axis=1), np.concatenate([a, b]))
+
+
+@pytest.mark.parametrize("most", [150_000, 100])
+def test_a_comparison_shows_each_meshs_distances_on_the_scale_of_the_worst(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    shown: dict[str, Any] = {}
+
+    def take(traces: Mapping[str, Any]) -> str:
+        shown.update(traces)
+        return ""
+
+    monkeypatch.setattr(page, "_scenes", take)
+    monkeypatch.setattr(page, "SHOWN_TRIANGLES", most)
+    meshes, flat = {"fine": square(1, 0.25, 60), "coarse": square(1, 0.5, 1)}, square(3, 0, 1)
+    page.comparison_page("", meshes, flat, [])
+    for name, away in (("fine", 0.25), ("coarse", 0.5)):
+        np.testing.assert_allclose(shown[name].intensity, away, atol=1e-6)
+        assert (shown[name].cmin, shown[name].cmax) == pytest.approx((0, 0.5))
+        assert len(shown[name].i) <= min(most, len(meshes[name].faces))
+    page.comparison_page("", {"same": flat}, flat, [])
+    assert 0 == shown["same"].cmin < shown["same"].cmax < 1e-6
