@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -282,6 +283,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _read_npz(path: Path) -> Arrays:
+    if not is_zipfile(path):  # NumPy would say how to load it unsafely
+        raise ValueError("it is no archive of arrays")
     with np.load(path, allow_pickle=False) as file:
         if "points" not in file:
             raise InputError(f"{path} must hold an array 'points' (and 'normals', 'colors'); got {sorted(file)}")

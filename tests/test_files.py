@@ -587,6 +587,7 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.txt", b"hello\n", "no rows of numbers follow its first line, 'hello'"),
         ("scan.xyz", b"1 2\n3 4\n", "at least x y z; got an array of shape"),
         ("scan.pts", b"5\n1 2 3\n4 5 6\n", "promises 5 points and 2 follow"),
+        ("scan.npz", b"whatever it is", "cannot read .* as a NPZ scan: it is no archive of arrays: the file"),
         ("scan.npy", b"\x93NUMPY\x01\x00junk", "cannot read .* as a NPY scan"),
         ("scan.npy", PROMISING, "as a NPY scan: mmap length is greater than file size"),
         ("scan.pcd", b"not a pcd", "is no PCD file"),
