@@ -84,12 +84,13 @@ class Field:
         """The field's jet at unit points (n, 3); beyond the cube, the gradient of the continuation."""
         inside = unit.clamp(-1, 1)
         jet, beyond = self.siren.jet(inside), unit - inside
+        length = _length(beyond)
 
         def gradient() -> Tensor:
-            away = jet.value.sign() * (beyond / _length(beyond).clamp(min=1e-30))
+            away = jet.value.sign() * (beyond / length.clamp(min=1e-30))
             return (jet.gradient * (beyond == 0)[:, None]) + away[:, None]
 
-        return Jet(jet.value + jet.value.sign() * _length(beyond), gradient)
+        return Jet(jet.value + jet.value.sign() * length, gradient)
 
     def _map(self, points: ArrayLike, function: Callable[[Tensor], Tensor]) -> Floats:
         return evaluate(function, points, self.frame, self.device)

@@ -241,9 +241,9 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: it is a link to itself: choose another name")
     if not place.parent.is_dir():
         raise InputError(f"cannot write {path}: no such directory: create {place.parent} first")
-    if not may(os.W_OK | os.X_OK, place.parent):
+    if not may_write(place.parent):
         raise InputError(f"cannot write {path}: you may not write in {place.parent}: choose another place")
-    if place.exists() and not may(os.W_OK, place):
+    if place.exists() and not may_write(place):
         raise InputError(f"cannot write {path}: it is write-protected: choose another name")
     try:
         _beside(place).exists()
@@ -251,9 +251,10 @@ def check_place(path: Path) -> None:
         raise InputError(f"cannot write {path}: {error.strerror}: choose a shorter name") from None
 
 
-def may(mode: int, path: Path) -> bool:
-    """Whether this process has such rights to what is there (os.W_OK | os.X_OK: to write files in a folder)."""
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+def may_write(place: Path) -> bool:
+    """Whether a file that is there can be written, or files in a folder."""
+    mode = os.W_OK | os.X_OK if place.is_dir() else os.W_OK
+    return os.access(place, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def make_folder(path: Path) -> None:

@@ -96,14 +96,13 @@ def derivatives(command: ImageDerivatives) -> None:
     field = _field(command.field, command.device)
     size = f"{field.width:,} x {field.height:,} pixels and their derivatives"
     check_free(size, SHOWN * field.width * field.height, "fit a smaller image")
-    image, shape = None, (field.height, field.width, field.siren.out_dim)
-    if command.image is not None:
-        image = _image(command.image, max(field.height, field.width))
-        if image.shape != shape:
-            raise InputError(f"--image must be the image of the field, (h, w, c) = {shape}; got {image.shape}")
+    shape = (field.height, field.width, field.siren.out_dim)
+    given = None if command.image is None else _image(command.image, max(field.height, field.width))
+    if given is not None and given.shape != shape:
+        raise InputError(f"--image must be the image of the field, (h, w, c) = {shape}; got {given.shape}")
     make_folder(command.output)
     value, gradient, bend = field.levels()
-    image = value if image is None else image
+    image = value if given is None else given
     slopes, filtered = sobel(image), np.pad(laplacian(image), ((1, 1), (1, 1), (0, 0)))
     ours = {
         "value": value,
@@ -246,9 +245,9 @@ def activations(command: ImageActivations) -> None:
 
 
 def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[Path]) -> None:
-    from sdfrecon.pictures import SAMPLES, WRITERS
+    from sdfrecon.pictures import WRITERS
 
-    check_places([path for path in inputs if str(path) not in SAMPLES], [*fields, *pictures])
+    check_places(_files(inputs), [*fields, *pictures])
     for paths, endings, what in ((fields, (".safetensors",), "field"), (pictures, WRITERS, "picture")):
         for path in paths:
             if path.suffix.lower() not in endings:
@@ -257,10 +256,14 @@ def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[P
 
 def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
     """The same for files of these names in a folder, which need not be there yet."""
+    check_places(_files(inputs), [folder / name for name in names] if folder.is_dir() else [])
+
+
+def _files(inputs: Sequence[Path]) -> list[Path]:
+    """Those that are no samples, and what is there under the name of one."""
     from sdfrecon.pictures import SAMPLES
 
-    read = [path for path in inputs if path.is_file() or str(path) not in SAMPLES]
-    check_places(read, [folder / name for name in names] if folder.is_dir() else [])
+    return [path for path in inputs if path.is_file() or str(path) not in SAMPLES]
 
 
 def _image(path: Path, longest: int | None) -> Floats:

@@ -83,9 +83,11 @@ def read(path: Path) -> Arrays:
         options: dict[str, Any] = {"skip_materials": True} if kind in ("obj", "glb", "gltf") else {}
         with PREPARED[kind](path) as file:
             found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
-    if kind == "off":
-        _check_whole(path, {"face": (_off_faces(path), len(found["faces"]))})
-        found |= _beside_places(path, len(found["vertices"]))
+            if kind == "off":
+                file.seek(0)
+                text = file.read()
+                _check_whole(path, {"face": (_off_faces(text), len(found["faces"]))})
+                found |= _beside_places(text, len(found["vertices"]))
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
     colors = {}
@@ -181,19 +183,19 @@ def _held(element: dict[str, Any]) -> tuple[int, int]:
     return element["length"], len(next(iter(data.values()), ()) if isinstance(data, dict) else data)
 
 
-def _off_faces(path: Path) -> int:
-    """How many faces an OFF file promises, in its first line of numbers."""
-    with open(path, "rb") as file:
-        counts = re.search(rb"^\s*(?:[A-Z]*OFF)?\s*\d+\s+(\d+)", file.read(HEADER), re.MULTILINE)
+def _off_faces(text: bytes) -> int:
+    """How many faces an OFF without comments promises, in its first line of numbers."""
+    counts = re.search(rb"^\s*(?:[A-Z]*OFF)?\s*\d+\s+(\d+)", text[:HEADER], re.MULTILINE)
     return int(counts[1]) if counts else 0
 
 
-def _beside_places(path: Path, count: int) -> dict[str, NDArray]:
+def _beside_places(text: bytes, count: int) -> dict[str, NDArray]:
     """What trimesh drops of an OFF's vertices: normals where its first word has an N, then colours where it has a C."""
-    kinds, _, rest = _without_comments(path).read().partition(b"OFF")
-    lines = (line for line in rest.splitlines() if line.strip())
-    if not kinds.strip() or not count or not next(lines, b""):
+    kinds, _, rest = text.partition(b"OFF")
+    if not count or not {*kinds} & {*b"NC"}:
         return {}
+    lines = (line for line in rest.splitlines() if line.strip())
+    next(lines)  # the counts
     table, found, at = np.loadtxt(islice(lines, count), ndmin=2), dict[str, NDArray](), 3
     for mark, name in ((b"N", "vertex_normals"), (b"C", "vertex_colors")):
         if mark in kinds and table.shape[1] >= at + 3:

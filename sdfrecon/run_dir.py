@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from sdfrecon.files import make_folder, may
+from sdfrecon.files import make_folder, may_write
 from sdfrecon.geometry import InputError
 
 Losses = dict[int, dict[str, float]]
@@ -88,7 +87,7 @@ def keep(losses: Losses, step: int, terms: dict[str, float]) -> None:
 def check_folder(path: Path) -> None:
     """Raises InputError where a folder cannot be written in, or made."""
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-    if not (there.is_dir() and may(os.W_OK | os.X_OK, there)):
+    if not (there.is_dir() and may_write(there)):
         raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
 
 
