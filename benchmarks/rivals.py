@@ -6,6 +6,7 @@ script would, no more: that is what is timed.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +15,18 @@ from sdfrecon.files import read_cloud
 from sdfrecon.geometry import Mesh
 
 
-def poisson(cloud: Path, mesh: Path, depth: int) -> None:
-    """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it."""
+def oriented(cloud: Path) -> Any:
+    """The points and normals of a file as Open3D's."""
     o3d, points = meshfiles.open3d(), read_cloud(cloud)
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.points))
     pcd.normals = o3d.utility.Vector3dVector(points.normals)
-    made, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(pcd, depth=depth)
+    return pcd
+
+
+def poisson(cloud: Path, mesh: Path, depth: int) -> None:
+    """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it."""
+    o3d = meshfiles.open3d()
+    made, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(oriented(cloud), depth=depth)
     o3d.io.write_triangle_mesh(str(mesh), made)
     np.save(mesh.with_suffix(".npy"), np.asarray(density))
 
@@ -31,23 +38,34 @@ def trimmed(mesh: Path) -> Mesh:
     return whole.keep_faces(kept[whole.faces].all(axis=1))
 
 
-def meshlab(cloud: Path, mesh: Path, name: str, **options: int) -> None:
-    """A method of MeshLab: Kazhdan's PoissonRecon, or ball pivoting (Bernardini et al. 1999) with its own radius."""
+def meshlab(cloud: Path, mesh: Path, depth: int) -> None:
+    """Kazhdan's PoissonRecon as MeshLab has it."""
     import pymeshlab
 
     meshes = pymeshlab.MeshSet(verbose=False)
     points = read_cloud(cloud)
     meshes.add_mesh(pymeshlab.Mesh(vertex_matrix=points.points, v_normals_matrix=points.normals))
-    meshes.apply_filter(f"generate_surface_reconstruction_{name}", **options)
+    meshes.generate_surface_reconstruction_screened_poisson(depth=depth)
     meshes.save_current_mesh(str(mesh))
+
+
+def pivoting(cloud: Path, mesh: Path) -> None:
+    """Ball pivoting (Bernardini et al. 1999) as Open3D has it, with balls of one, two and four mean spacings."""
+    o3d = meshfiles.open3d()
+    pcd = oriented(cloud)
+    radii = np.mean(pcd.compute_nearest_neighbor_distance()) * np.array([1, 2, 4])
+    made = o3d.geometry.TriangleMesh.create_from_point_cloud_ball_pivoting(pcd, o3d.utility.DoubleVector(radii))
+    o3d.io.write_triangle_mesh(str(mesh), made)
 
 
 RIVALS = {
     "poisson8": lambda cloud, mesh: poisson(cloud, mesh, 8),
     "poisson9": lambda cloud, mesh: poisson(cloud, mesh, 9),
     "poisson10": lambda cloud, mesh: poisson(cloud, mesh, 10),
-    "meshlab8": lambda cloud, mesh: meshlab(cloud, mesh, "screened_poisson", depth=8),
-    "pivoting": lambda cloud, mesh: meshlab(cloud, mesh, "ball_pivoting"),
+    "meshlab8": lambda cloud, mesh: meshlab(cloud, mesh, 8),
+    "meshlab9": lambda cloud, mesh: meshlab(cloud, mesh, 9),
+    "meshlab10": lambda cloud, mesh: meshlab(cloud, mesh, 10),
+    "pivoting": pivoting,
 }
 
 if __name__ == "__main__":
