@@ -53,7 +53,7 @@ class Args:
     """Which methods. PRESET:STEPS or PRESET:STEPS:CELLS is a preset of so many steps, meshed over so many cells; paper
     and paper_x10 are the SIREN paper's recipe for as long as draft took, and ten times that."""
     quick: bool = False
-    """Three shapes, two scans, Poisson at depth 8 and 9 and draft: about five minutes on two cores."""
+    """Three shapes, two scans, Poisson at depth 8 and 9 and draft, whatever else is asked for: about five minutes."""
     samples: int = 100_000
     """Points on each surface from which distances are measured."""
     report: bool = False

@@ -22,7 +22,7 @@ import cases
 import numpy as np
 import torch
 import tyro
-from machine import ROOT, heading, timed
+from machine import ROOT, SHARED, heading, timed
 from tyro.conf import Positional
 
 from sdfrecon import presets, reconstruction, tape
@@ -96,11 +96,16 @@ def main(args: Args) -> None:
 
 
 def child(*what: object) -> Any:
-    """What this file prints when it measures one thing, with threads that wait as the command's do."""
+    """What this file prints when it measures one thing, with threads that wait as the command's do.
+
+    Raises SystemExit where that fails, with the last line of what it said.
+    """
     command = [sys.executable, __file__, "--child", *map(str, what)]
     env = {"GOMP_SPINCOUNT": SPINS, **os.environ}
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.splitlines()
-    return json.loads(next(line for line in printed if line.startswith("{")))  # viser says good-bye after it
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    if done.returncode:
+        raise SystemExit((done.stderr.splitlines() or [f"status {done.returncode}"])[-1])
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))  # viser says good-bye
 
 
 def step_table(args: Args) -> None:
@@ -259,9 +264,12 @@ def command_table(args: Args) -> None:
     print("times Poisson: against screened Poisson (Open3D, depth 9), a command too, just before; not of --scans.\n")
     print(f"| scan | preset | {' | '.join(names)} | mesh, share | stages | whole | Poisson | times Poisson |")
     print(f"|{' --- |' * (len(names) + 7)}")
+    shape = args.shape if args.shape in cases.shapes() else "ring_and_ball"
+    if shape != args.shape and not args.scans:
+        print(f"no ground truth of {args.shape} in {SHARED}: {shape} instead", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         target, named = Path(folder) / "mesh.ply", ((path.stem, path) for path in args.scans)
-        for name, source in named if args.scans else virtual_scans(args.shape, Path(folder)):
+        for name, source in named if args.scans else virtual_scans(shape, Path(folder)):
             rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
             for preset in args.presets:
                 poisson = None if args.scans else timed(rival)[0]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import computable, distinct, enough, together
-from sdfrecon.geometry import Floats, InputError, PointCloud
+from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
 from sdfrecon.meshfiles import open3d
 from sdfrecon.noise import evened
 
 PLANE, ORIENTED = 20, 200_000
 """Neighbours through which a plane is laid; and points whose sides are made to agree: a million take gigabytes."""
+AROUND, ALONG = 15, 0.5
+"""Neighbours to which a side is handed on, and up to which sine of the angle to both tangent planes."""
+PARTS = 200
+"""Separate parts whose sides are told by the space between them; the others agree with the nearest of these."""
+SPARSE = 3.0
+"""How many times the median distance to the last neighbour counts at most in a point's share of the area."""
 
 
 def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> PointCloud:
@@ -24,12 +31,13 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     Points on lines far apart have that of the nearest of an even part of them (`noise.evened`).
     viewpoint: (3,) or (v, 3) where the scanner stood, or another place that sees the surface, world units: normals look
     at the nearest of them. Without one, neighbouring tangent planes are made to agree along a minimum spanning tree
-    (Hoppe et al. 1992, section 3.3), of ORIENTED points with whose nearest the others agree, and the whole to look
-    outwards, which can fail on thin or torn scans, and is a guess where there is no outside. What is not finite, and
-    copies of a point, are dropped.
+    (Hoppe et al. 1992, section 3.3), of ORIENTED points with whose nearest the others agree, separate parts to bound
+    the same space between them, and the whole to look outwards, which can fail on torn scans and where a wall is hardly
+    thicker than its points are apart, and is a guess where there is no outside. What is not finite, and copies of a
+    point, are dropped.
 
     Raises InputError where fewer than 10 points remain, where these cannot be computed with, where without a viewpoint
-    all lie in one plane or cannot be made to agree, and for a viewpoint that is not three finite numbers.
+    all lie in one plane, and for a viewpoint that is not three finite numbers.
     """
     o3d = open3d()
     views = np.atleast_2d(np.asarray(() if viewpoint is None else viewpoint, np.float64))
@@ -54,26 +62,76 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
         few = np.sort(np.random.default_rng(0).permutation(len(local))[:ORIENTED])
         normals = np.asarray(pcd.normals)
-        agreed = _agreeing(pcd.select_by_index(few))
+        agreed = _agreeing(local[few], normals[few], most[few])
         normals = agreed if len(few) == len(local) else normals * _sides(local, normals, local[few], agreed)[:, None]
-        normals = normals * (1 if (normals * local)[most].sum() >= 0 else -1)
     if even is not cloud:
         normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]
     return replace(cloud, normals=normals)
 
 
-def _agreeing(pcd: Any) -> Floats:
-    """(n, 3) the normals of Open3D's points, each on the side of its neighbours'."""
-    points = np.asarray(pcd.points)
-    size = np.median(np.abs(points - np.median(points, axis=0)))
-    # Points that are all on one sphere have no tetrahedra, which the spanning tree is a part of.
-    shaken = points + np.random.default_rng(0).normal(0, 1e-7 * size, points.shape)
-    pcd.points = open3d().utility.Vector3dVector(shaken)
-    try:
-        pcd.orient_normals_consistent_tangent_plane(15)
-    except RuntimeError:  # of Qhull
-        raise InputError("the normals cannot be made to agree: pass --viewpoint X Y Z") from None
-    return np.asarray(pcd.normals)
+def _agreeing(points: Floats, normals: Floats, most: NDArray[np.bool_]) -> Floats:
+    """(n, 3) normals (n, 3), turned to the side of their neighbours' along the surface, and most of them outwards.
+
+    Between two parts of a scan the shortest way runs through a body or outside of all: the normal at its end is the
+    mirror image of that at its beginning, as where it bridges a gap in one surface (Koenig and Gumhold 2009, section 3,
+    have that of all neighbours). A few points apart are noise: they agree with the nearest.
+    """
+    distance, index = cKDTree(points).query(points, k=range(2, min(AROUND, len(points) - 1) + 2), workers=-1)
+    start, end = np.repeat(np.arange(len(points)), index.shape[1]), index.ravel()
+    ways = np.unique(np.sort(np.stack([start, end], axis=1), axis=1), axis=0)
+
+    def compared(ways: NDArray[np.integer]) -> tuple[Floats, Floats, Floats]:
+        """(n,) cosines between the normals at ways' ends, of the mirror image and the other, and the larger sine."""
+        (one, other), along = normals[ways.T], unit_vectors(points[ways[:, 1]] - points[ways[:, 0]])
+        cosine, up, down = (np.einsum("nd,nd->n", a, b) for a, b in ((one, other), (one, along), (other, along)))
+        return cosine, cosine - 2 * up * down, np.maximum(np.abs(up), np.abs(down))
+
+    cosine, _, rise = compared(ways)
+    ways, weights = ways[rise < ALONG], 1 - np.abs(cosine[rise < ALONG])
+    tree = minimum_spanning_tree(coo_array((weights + 1e-9, ways.T), (len(points), len(points)))).tocoo()
+    part = connected_components(tree, directed=False)[1]
+    links, large = _links(points, part)
+    ways = np.concatenate([np.stack([tree.row, tree.col], axis=1), links])
+    order, before = breadth_first_order(coo_array((np.ones(len(ways)), ways.T), tree.shape), 0, directed=False)
+    ways = np.stack([before[order[1:]], order[1:]], axis=1)
+    cosine, mirrored, _ = compared(ways)
+    across = (part[ways[:, 0]] != part[ways[:, 1]]) & large[ways].all(axis=1)
+    side = [1.0] * len(points)
+    for (at, to), turned in zip(ways.tolist(), (np.where(across, mirrored, cosine) < 0).tolist(), strict=True):
+        side[to] = -side[at] if turned else side[at]
+    normals = normals * np.array(side)[:, None]
+
+    # A closed surface's position times its normal sums up to three times what it encloses, if each point counts as its
+    # share of the area: by the square of the distance to its last neighbour.
+    share = distance[:, -1].clip(max=SPARSE * np.median(distance[:, -1])) ** 2
+    enclosed = (share * np.einsum("nd,nd->n", points, normals))[most].sum()
+    return normals * (1 if enclosed >= 0 else -1)
+
+
+def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(m, 2) the shortest ways that join all parts, by the number `part` (n,) of each point, to the largest one.
+
+    And (n,) which points are of a large part: others, of a few points, are joined to the nearest of these.
+    """
+    size = np.bincount(part)
+    numbers = np.argsort(-size, kind="stable")[: max(1, min(PARTS, int((size > PLANE).sum())))]
+    large, links, joined = np.isin(part, numbers), list[tuple[int, int]](), numbers[0]
+    left = np.flatnonzero(large)
+    away, nearest = np.full(len(left), np.inf), np.zeros(len(left), np.int64)
+    while (others := part[left] != joined).any():
+        left, away, nearest = left[others], away[others], nearest[others]
+        rows = np.flatnonzero(part == joined)
+        distance, index = cKDTree(points[rows]).query(points[left], workers=-1)
+        closer = distance < away
+        away[closer], nearest[closer] = distance[closer], rows[index[closer]]
+        first = away.argmin()
+        links.append((nearest[first], left[first]))
+        joined = part[left[first]]
+    few, rows = np.flatnonzero(~large), np.flatnonzero(large)
+    distance, index = cKDTree(points[rows]).query(points[few], workers=-1)
+    closest = np.argsort(distance)
+    of_each = closest[np.unique(part[few][closest], return_index=True)[1]]
+    return np.array([*links, *zip(rows[index[of_each]], few[of_each], strict=True)], int).reshape(-1, 2), large
 
 
 def _sides(points: Floats, normals: Floats, known: Floats, agreed: Floats) -> Floats:

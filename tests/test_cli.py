@@ -488,16 +488,15 @@ def test_estimated_normals_give_the_shape_too_and_are_estimated_again(
     tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud = files.read_cloud(ring_and_ball)
-    ring = cloud.points[np.hypot(cloud.points[:, 0], cloud.points[:, 1]) > 0.4]
-    np.savetxt(tmp_path / "ring.xyz", np.concatenate([ring, ring[:1], [[np.nan, 0, 0]]]))
-    run("reconstruct", tmp_path / "ring.xyz", "--estimate-normals", *FAST)
+    np.savetxt(tmp_path / "both.xyz", np.concatenate([cloud.points, cloud.points[:1], [[np.nan, 0, 0]]]))
+    run("reconstruct", tmp_path / "both.xyz", "--estimate-normals", *FAST)
     assert "dropped 2 of" in capsys.readouterr().out
-    mesh = files.read_mesh(tmp_path / "ring_mesh.ply")
-    assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.7 * 0.25**2, rel=0.1)
+    mesh = files.read_mesh(tmp_path / "both_mesh.ply")
+    assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.7 * 0.25**2 + 4 / 3 * np.pi * 0.35**3, rel=0.1)
 
-    run("mesh", tmp_path / "ring_mesh.safetensors", "--output", tmp_path / "again.ply", "--scan", tmp_path / "ring.xyz",
+    run("mesh", tmp_path / "both_mesh.safetensors", "--output", tmp_path / "again.ply", "--scan", tmp_path / "both.xyz",
         "--device", "cpu")  # fmt: skip
-    assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "ring_mesh.ply").read_bytes()
+    assert (tmp_path / "again.ply").read_bytes() == (tmp_path / "both_mesh.ply").read_bytes()
     assert "warning" not in capsys.readouterr().err
 
 

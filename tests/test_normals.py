@@ -1,14 +1,16 @@
 """Normals from points alone."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_cleaning import ball
 
-from sdfrecon.geometry import InputError, PointCloud
+from sdfrecon.files import read_cloud
+from sdfrecon.geometry import InputError, PointCloud, unit_vectors
 from sdfrecon.normals import estimate_normals
-from sdfrecon.shapes import random_rotation
+from sdfrecon.shapes import evenly_spread, random_rotation
 
 
 def test_estimated_normals_of_a_ball_point_outwards_even_far_from_the_origin() -> None:
@@ -42,6 +44,35 @@ def test_many_points_agree_with_the_nearest_of_fewer(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sdfrecon.normals.ORIENTED", 3000)
     normals = estimate_normals(PointCloud(box)).normals
     assert ((normals * true).sum(axis=1) > 0).mean() > 0.995
+
+
+def test_parts_that_lie_apart_all_look_outwards(ring_and_ball: Path) -> None:
+    ball, small = evenly_spread(4000), evenly_spread(1500)
+    seen = ball[np.abs(ball[:, 2]) > 0.5]
+    plate = np.column_stack([np.random.default_rng(0).uniform(-1, 1, (4000, 2)), np.full(4000, 0.1)])
+    grid = np.stack(np.meshgrid(*[np.arange(3.0)] * 3), -1).reshape(-1, 1, 3)
+    shipped = read_cloud(ring_and_ball)
+    assert shipped.normals is not None
+    for what, points, true in (
+        ("two balls", [ball, small * 0.5 + [1.8, 0, 0]], [ball, small]),
+        ("a hollow ball", [ball, small * 0.6], [ball, -small]),
+        ("a ball whose middle no camera saw", [seen], [seen]),
+        ("both sides of a plate", [plate, -plate], [[[0, 0, 1]] * 4000, [[0, 0, -1]] * 4000]),
+        ("27 balls", [(small[:, None] * 0.3 + grid[:, 0]).reshape(-1, 3)], [np.repeat(small, 27, axis=0)]),
+        ("a ring and a ball", [shipped.points], [shipped.normals]),
+    ):
+        normals = estimate_normals(PointCloud(np.concatenate(points))).normals
+        assert ((normals * np.concatenate(true)).sum(axis=1) > 0).all(), what
+
+
+def test_where_outside_is_does_not_depend_on_where_points_are_dense() -> None:
+    rng = np.random.default_rng(0)
+    half = unit_vectors(rng.normal(size=(12_000, 3)))
+    half[:, 2] = -np.abs(half[:, 2])
+    outer, inner = half[:3000], half[3000:]
+    bowl, true = np.concatenate([outer, 0.8 * inner]), np.concatenate([outer, -inner])
+    normals = estimate_normals(PointCloud(bowl)).normals
+    assert ((normals * true).sum(axis=1) > 0).mean() > 0.99
 
 
 def test_normals_of_points_on_lines_are_the_surfaces() -> None:
