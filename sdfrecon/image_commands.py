@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,12 +55,14 @@ def fit(command: ImageFit) -> None:
     image = _image(command.image, at_least(8, "--size", command.size))
     if command.preview:
         check_size(command.preview, image.shape)
+    _check_render(image.shape, "lower --size")
     field, took = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
+    with _kept(command.output):
+        picture = field.render(*image.shape[:2])
+        if command.preview:
+            write_image(command.preview, picture)
     _tell(command, took)
-    picture = field.render(*image.shape[:2])
-    if command.preview:
-        write_image(command.preview, picture)
     size, pixels = field.siren.size, image.shape[0] * image.shape[1]
     _tell(
         command,
@@ -70,7 +73,6 @@ def fit(command: ImageFit) -> None:
 
 def render(command: ImageRender) -> None:
     """Field -> picture."""
-    from sdfrecon.memory import check_free
     from sdfrecon.pictures import check_size, write_image
 
     _places([command.field], [], [command.output])
@@ -79,7 +81,7 @@ def render(command: ImageRender) -> None:
     width, height = command.size or _alike(field, command.region)
     at_least(1, "--size", min(width, height))
     check_size(command.output, (height, width))
-    check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + field.siren.out_dim), "lower --size")
+    _check_render((height, width, field.siren.out_dim), "lower --size")
     write_image(command.output, field.render(height, width, command.region))
     say(f"{command.output}: {width} x {height}")
 
@@ -150,8 +152,9 @@ def poisson(command: ImagePoisson) -> None:
         lines.append(f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
         field = field.toned(*alignment(raw, image))
     save_field(field_path, field)
-    result, gradient, bend = field.levels()
-    write_image(command.output, result)
+    with _kept(field_path):
+        result, gradient, bend = field.levels()
+        write_image(command.output, result)
     curved = minus_divergence(differences(image))
     if free:
         classical = solve_free(curved)
@@ -183,7 +186,11 @@ def blend(command: ImageBlend) -> None:
     if command.mask is not None:
         mask = read_image(command.mask)
         wanted = rgb(mask).mean(axis=2) * alpha(mask) > 0.5
+    if not wanted.any():
+        what = "light, as it must be where the source is wanted" if command.mask else "opaque: nothing of it would show"
+        raise InputError(f"{command.mask or command.source} is nowhere {what}")
     task = Composition.of(rgb(source), rgb(bled(target)), wanted, command.offset, command.mode, shown)
+    _check_render(task.target.shape, "give a smaller --mask or source")
     if not task.inside.all():
         pixels = int(task.inside.sum())
         check_free(f"{pixels:,} pixels solved at once", SOLVED * pixels, "give a smaller --mask or source")
@@ -199,12 +206,13 @@ def blend(command: ImageBlend) -> None:
     if target.shape[2] in (2, 4):
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])
-    write_image(command.output, picture)
-    _tell(command, took)
+    with _kept(field_path):
+        write_image(command.output, picture)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
     panels |= {"averaged": task.averaged, "classical": classical, "result": result}
     write_panels(figure, [list(panels.items())])
+    _tell(command, took)
     inside = psnr(result[task.inside], classical[task.inside])
     _tell(command, f"inside the mask, PSNR {inside:.2f} dB against the classical solution")
     _tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
@@ -216,6 +224,7 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.files import make_folder, write_text
     from sdfrecon.images import psnr
     from sdfrecon.imaging import fitted, from_pixels, rivals
+    from sdfrecon.memory import check_free
     from sdfrecon.pictures import derived, write_curves, write_panels
     from sdfrecon.run_dir import Losses, keep
 
@@ -223,25 +232,27 @@ def activations(command: ImageActivations) -> None:
     image = _image(command.image, at_least(8, "--size", command.size))
     ours = _asked(fitted(*image.shape[:2]), command)
     _check_memory(ours.siren, command.device, {})
+    size = f"four pictures of {image.shape[1]:,} x {image.shape[0]:,} pixels and their derivatives"
+    check_free(size, 4 * SHOWN * image.shape[0] * image.shape[1], "lower --size")
     seeded(ours.seed, pick_device(command.device))
     make_folder(command.output)
-    columns, curves, figures = [derived("original", image)], {}, {}
+    columns, curves, figures, lines = [derived("original", image)], {}, {}, list[str]()
     for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
         losses: Losses = {}
         field, took = _solve(
             image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image)
         )
-        _tell(command, took)
         value, gradient, bend = field.levels()
         figures[name] = {"psnr": psnr(value.clip(0, 1), image), "parameters": field.siren.size}
         columns.append(derived(f"{name}, {figures[name]['psnr']:.1f} dB", value, gradient, bend))
         # Colours are twice as far apart as 0 and 1.
         curves[name] = list(losses), [-10 * np.log10(sum(terms.values()) / 4) for terms in losses.values()]
-        _tell(command, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters")
+        lines += [took, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters"]
     write_panels(command.output / "figure.png", list(zip(*columns, strict=True)))
     write_curves(command.output / "curves.png", curves, "steps", "PSNR of a batch, dB")
     write_text(command.output / "psnr.json", json.dumps(figures, indent=2) + "\n")
-    _tell(command, f"figure: {command.output / 'figure.png'}, training: {command.output / 'curves.png'}")
+    for line in (*lines, f"figure: {command.output / 'figure.png'}, training: {command.output / 'curves.png'}"):
+        _tell(command, line)
 
 
 def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[Path]) -> None:
@@ -348,7 +359,26 @@ def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
     return max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
 
 
+def _check_render(shape: tuple[int, ...], way: str) -> None:
+    """Refuses a picture (h, w, c) of a field that there is no memory for."""
+    from sdfrecon.memory import check_free
+
+    height, width, channels = shape
+    check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + channels), way)
+
+
+@contextmanager
+def _kept(field: Path) -> Iterator[None]:
+    """Says, where no picture can be made, where the field is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; {field} is kept, and `sdfrecon image render` makes its picture") from None
+
+
 def _beside(output: Path) -> tuple[Path, Path]:
+    if not output.name:
+        raise InputError(f"cannot write {output}: it is a directory: name a file in it")
     return output.with_suffix(".safetensors"), output.with_name(f"{output.stem}_figure.png")
 
 

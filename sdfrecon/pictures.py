@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,16 @@ SAMPLES = ("camera", "astronaut")
 """Pictures that come with scikit-image."""
 TIFFS = (b"II*\0", b"MM\0*")
 """How a TIFF begins, and most cameras' raw files, of which Pillow reads the small picture before the large one."""
-ASSOCIATED = 1
-"""TIFF's number for an alpha channel by which the colours are multiplied."""
+UNSPECIFIED, ASSOCIATED = 0, 1
+"""TIFF's numbers for a channel that is no alpha, and for an alpha by which the colours are multiplied."""
+BITS = (1, 2, 4, 8, 16, 32)
+"""Of the numbers that Pillow tells the range of."""
+STACKS = ("TIFF", "MPO")
+"""Files of several pictures, as Pillow calls them, whose first one is the picture."""
+SHOWN_AS = dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV"), "RGB") | {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+"""What Pillow's modes are turned into."""
+ORIENTATION = 0x0112
+"""EXIF's and TIFF's number for where the first pixel is."""
 PHOTOMETRICS = ("MINISBLACK", "RGB")
 """What the numbers of a TIFF may mean: brightness, or light of three colours."""
 SLIGHTLY = 1e-6
@@ -65,31 +74,39 @@ def read_image(path: str | Path) -> Floats:
 
 
 def _read_picture(path: Path) -> NDArray:
-    import imageio.v3 as iio
-    from PIL import Image
+    """As it is shown: turned by its EXIF, with an alpha where one colour is transparent, and no inks."""
+    from PIL import Image, UnidentifiedImageError
 
     stored = path.read_bytes()
-    if stored[:4] in TIFFS and path.suffix.lower() not in (".tif", ".tiff"):
+    tiff = stored[:4] in TIFFS
+    if tiff and path.suffix.lower() not in (".tif", ".tiff"):
         raise InputError(f"{path} is a TIFF by another name, as cameras' raw files are: develop it, or name it .tif")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
-            about = iio.immeta(stored, plugin="pillow")
-            clear = about.get("transparency")
-            if clear is not None and stored.startswith(b"\x89PNG") and stored[24] == 16:  # bits
-                raise InputError(f"{path} has a transparent colour of 16 bits: save it with an alpha channel")
-            mode = "RGBA" if clear is not None else "RGB" if about["mode"] in ("CMYK", "YCbCr") else None
-            shown = mode or {"P": "RGB"}.get(about["mode"], about["mode"])
-            _check_room(path, about["shape"], Image.getmodebands(shown))
-            pixels = np.asarray(iio.imread(stored, plugin="pillow", rotate=True, mode=mode))
-            return pixels[0] if path.suffix.lower() == ".gif" and len(pixels) == 1 else pixels  # a still one
-    except OSError as error:
-        if isinstance(error.__cause__, Image.DecompressionBombError):
-            most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise InputError(f"{path} has more than {most:,} pixels: shrink it first") from None
-        if "can not handle" not in str(error):
-            raise
+            file = Image.open(BytesIO(stored))
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(f"{path} has more than {most:,} pixels: shrink it first") from None
+    except UnidentifiedImageError:
+        if tiff:
+            raise InputError(f"{path} is a TIFF of a rare kind: save it uncompressed, or as PNG") from None
         raise InputError(f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF or the like") from None
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format not in STACKS:
+        raise InputError(f"{path} must be one picture; it holds {frames}: save one of them")
+    clear, bits = "transparency" in file.info, stored[24]
+    if clear and file.format == "PNG" and (bits == 16 or (bits in (2, 4) and file.mode == "L")):
+        raise InputError(f"{path} has a transparent colour of {bits} bits: save it with an alpha channel")
+    mode = "RGBA" if clear else SHOWN_AS.get(file.mode, file.mode)
+    mode = file.palette.mode if mode == "P" and file.palette else mode
+    _check_room(path, (file.height, file.width), Image.getmodebands(mode))
+    pixels = np.asarray(file.convert(mode))
+    try:
+        turned = 1 if tiff else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
+    except Exception:  # what is damaged there leaves the pixels whole
+        turned = 1
+    return _upright(pixels, turned)
 
 
 def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:
@@ -111,17 +128,19 @@ def _read_tiff(path: Path) -> NDArray:
         if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
             raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
         if page.photometric.name == "YCBCR" or (page.photometric.name in PHOTOMETRICS and page.compression in PILLOWS):
+            if page.bitspersample not in BITS or page.dtype.kind == "i":
+                raise InputError(f"{path} is a compressed TIFF of a rare kind: save it uncompressed, or as PNG")
             return _read_picture(path)
         if page.photometric.name not in PHOTOMETRICS:
             raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
         _check_room(path, page.shape)
         pixels = np.asarray(page.asarray())
         pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
-        turned = page.tags["Orientation"].value if "Orientation" in page.tags else 1
-        pixels = _upright(pixels, turned)
-        multiplied = [int(e) for e in page.extrasamples] == [ASSOCIATED] and (
-            pixels.dtype.kind == "f" or pixels.dtype.itemsize < 4
-        )
+        turned = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
+        pixels, more = _upright(pixels, turned), [int(e) for e in page.extrasamples]
+        if more == [UNSPECIFIED]:
+            return pixels[..., :-1]
+        multiplied = more == [ASSOCIATED] and (pixels.dtype.kind == "f" or pixels.dtype.itemsize < 4)
         return unmultiplied(img_as_float64(pixels)) if multiplied else pixels
 
 

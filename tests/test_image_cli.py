@@ -203,8 +203,30 @@ def test_a_fit_is_kept_though_nobody_can_be_told(
             raise InputError("no space left")
 
     monkeypatch.setattr(image_commands, "say", full)
-    with pytest.raises(SystemExit):
-        run("image", "fit", picture, "--output", tmp_path / "a.safetensors", *FAST)
+    names = {
+        "fit": ("a.safetensors", "preview.png"),
+        "poisson": ("p.png", "p_figure.png", "p.safetensors"),
+        "blend": ("b.png", "b_figure.png", "b.safetensors"),
+        "activations": ("d/figure.png", "d/curves.png", "d/psnr.json"),
+    }
+    options = {"fit": ("--preview", tmp_path / "preview.png"), "blend": (picture,)}
+    for what, (first, *others) in names.items():
+        output = tmp_path / first if what != "activations" else tmp_path / "d"
+        fast = FAST[:-2] if what == "blend" else FAST
+        with pytest.raises(SystemExit):
+            run("image", what, picture, *options.get(what, ()), "--output", output, *fast)
+        assert all((tmp_path / name).is_file() for name in (first, *others)), what
+
+
+def test_where_no_picture_can_be_written_the_field_is_kept(
+    tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, pixels: Floats) -> None:
+        raise InputError(f"cannot write {path}: no space left")
+
+    monkeypatch.setattr(pictures, "write_image", full)
+    said = refused(capsys, "image", "poisson", picture, "--output", tmp_path / "a.png", *FAST, "--quiet")
+    assert "a.safetensors is kept, and `sdfrecon image render` makes its picture" in said
     assert (tmp_path / "a.safetensors").is_file()
 
 
@@ -245,6 +267,7 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
     field, out = tmp_path / "f.safetensors", tmp_path / "out.png"
     pictures.write_image(tmp_path / "mask.png", np.ones((7, 9)))
     (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:200])
+    pictures.write_image(tmp_path / "dark.png", np.zeros((20, 20)))
     value, figure, wide = tmp_path / "value.png", tmp_path / "figure.png", tmp_path / "wide.png"
     pictures.write_image(wide, np.zeros((3, 70_000)))
     for path in (value, figure):
@@ -260,6 +283,8 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("--steps must be at least 1", ("fit", picture, "--output", tmp_path / "g.safetensors", "--steps", "0")),
         ("--size must be at least 8", ("fit", picture, "--output", tmp_path / "g.safetensors", "--size", "2")),
         ("they are 20 x 20 and 9 x 7", ("blend", picture, picture, "--output", out, *mask)),
+        ("dark.png is nowhere light", ("blend", picture, picture, "--output", out, "--mask", tmp_path / "dark.png")),
+        ("cannot write .: it is a directory", ("poisson", picture, "--output", ".")),
         ("nothing of the source", ("blend", picture, picture, "--output", out, "--offset", "20", "0")),
         ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "21", "5")),
         ("the region must lie in the image", ("render", field, "--output", out, "--region", "0", "0", "nan", "5")),

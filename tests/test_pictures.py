@@ -124,6 +124,57 @@ def test_a_photograph_is_read_as_it_is_shown(tmp_path: Path) -> None:
     np.testing.assert_allclose(pictures.read_image(tmp_path / "inks.jpg")[0, 0], [1, 0, 0], atol=0.02)
 
 
+def test_a_palette_is_turned_and_mirrored_too(tmp_path: Path) -> None:
+    stored = np.zeros((6, 8, 3), np.uint8)
+    stored[0, 0], stored[5, 0] = (255, 0, 0), (0, 0, 255)
+    picture = Image.fromarray(stored).quantize(4)
+    about = picture.getexif()
+    for orientation in range(1, 9):
+        about[274] = orientation
+        picture.save(tmp_path / "a.png", exif=about)
+        read = pictures.read_image(tmp_path / "a.png")
+        np.testing.assert_array_equal(read, pictures._upright(stored, orientation) / 255)
+
+
+def test_damaged_exif_leaves_the_pixels_whole(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "a.jpg", exif=b"Exif\0\0no TIFF", dpi=(72, 72))
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.jpg")[0, 0], [1, 0, 0], atol=0.02)
+
+
+def test_of_several_pictures_one_is_asked_for(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    for name in ("a.gif", "a.png", "a.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+        with pytest.raises(InputError, match="must be one picture; it holds 2: save one of them"):
+            pictures.read_image(tmp_path / name)
+    first.save(tmp_path / "still.gif")
+    (tmp_path / "still.gif").rename(tmp_path / "still.png")
+    assert pictures.read_image(tmp_path / "still.png").shape == (6, 8, 3)
+
+
+def test_a_fourth_channel_that_is_no_alpha_is_left_out(tmp_path: Path) -> None:
+    stored = (255 * COLOURS).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored[..., :3] / 255)
+
+
+def test_compressed_tiffs_are_read_as_plain_ones_or_refused(tmp_path: Path) -> None:
+    grey = Image.new("L", (8, 6), 100)
+
+    def saved(picture: Image.Image, name: str, tag: int, value: int) -> None:
+        picture.save(tmp_path / name, compression="tiff_lzw", tiffinfo={339: 1})
+        with tifffile.TiffFile(tmp_path / name, mode="r+b") as file:
+            page: Any = file.pages[0]
+            page.tags[tag].overwrite(value)
+
+    saved(Image.merge("LA", [grey, Image.new("L", (8, 6), 200)]), "a.tif", 338, 1)  # ExtraSamples: multiplied
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif")[0, 0], [0.5, 200 / 255], atol=1 / 255)
+    for name, tag, value in (("depth.tif", 258, 12), ("signed.tif", 339, 2)):  # BitsPerSample, SampleFormat
+        saved(grey, name, tag, value)
+        with pytest.raises(InputError, match="a compressed TIFF of a rare kind: save it uncompressed, or as PNG"):
+            pictures.read_image(tmp_path / name)
+
+
 def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> None:
     picture = Image.new("P", (8, 6), 1)
     picture.putpalette([0, 0, 0, 255, 0, 0])
@@ -135,14 +186,14 @@ def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> N
     assert read[3, 2, 3] == 0
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_transparent_colour_of_16_bits_is_refused(tmp_path: Path, channels: int) -> None:
-    size = struct.pack(">IIBBBBB", 8, 6, 16, 0 if channels == 1 else 2, 0, 0, 0)
+@pytest.mark.parametrize(("channels", "bits"), [(1, 16), (3, 16), (1, 2), (1, 4)])
+def test_a_transparent_colour_that_is_not_of_bytes_is_refused(tmp_path: Path, channels: int, bits: int) -> None:
+    size = struct.pack(">IIBBBBB", 8, 6, bits, 0 if channels == 1 else 2, 0, 0, 0)
     chunks = {b"IHDR": size, b"tRNS": bytes(2 * channels)}  # black
-    chunks |= {b"IDAT": zlib.compress(6 * bytes(1 + 8 * 2 * channels)), b"IEND": b""}
+    chunks |= {b"IDAT": zlib.compress(6 * bytes(1 + bits * channels)), b"IEND": b""}
     framed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items()]
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
-    with pytest.raises(InputError, match="a transparent colour of 16 bits: save it with an alpha channel"):
+    with pytest.raises(InputError, match=f"a transparent colour of {bits} bits: save it with an alpha channel"):
         pictures.read_image(tmp_path / "a.png")
 
 
@@ -186,7 +237,7 @@ def test_what_is_no_picture_is_said(tmp_path: Path) -> None:
         ("empty.png", "is empty"),
         ("text.png", "is no picture of a known kind"),
         ("line.png", "at least 3 x 3 pixels; got 9 x 1"),
-        ("nan.tif", "cannot read|not finite"),
+        ("nan.tif", "holds colours that are not finite"),
         ("missing.png", "no such file"),
         (".", "got the directory"),
     ):
