@@ -66,31 +66,6 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     if args is None:
         alone()
-    if list(sys.argv[1:] if args is None else args) == ["--version"]:
-        print(f"sdfrecon {__version__}")
-        return
-    said = StringIO()
-    try:
-        with redirect_stderr(said):
-            command = tyro.cli(
-                Command,
-                prog="sdfrecon",
-                description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
-                args=args,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
-            )
-    except BrokenPipeError:  # who read the help has gone, as `head` does
-        _drop_output()
-        sys.exit(1)
-    except SystemExit as stopped:
-        if not stopped.code:
-            raise
-        first, message = next(iter(sys.argv[1:] if args is None else args), ""), _in_one_line(said.getvalue())
-        if os.path.isfile(first) and "." in first:  # no command's name has one
-            message = (
-                f"expected a command, got the file {first}: try `sdfrecon reconstruct {shlex.quote(first)}`, or --help"
-            )
-        sys.exit(_fail(message))
     run: dict[type, Callable[[Any], None]] = {
         Reconstruct: commands.reconstruct,
         MeshCommand: commands.mesh,
@@ -107,10 +82,12 @@ def main(args: Sequence[str] | None = None) -> None:
         options.ImageBlend: image_commands.blend,
         options.ImageActivations: image_commands.activations,
     }
-    task = command.task if isinstance(command, Image) else command
     try:
-        run[type(task)](task)
-    except BrokenPipeError:
+        if (command := _asked(sys.argv[1:] if args is None else list(args))) is not None:
+            task = command.task if isinstance(command, Image) else command
+            run[type(task)](task)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read it has gone, as `head` does
         _drop_output()
         sys.exit(1)
     except InputError as error:
@@ -131,6 +108,32 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\nsdfrecon: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _asked(args: list[str]) -> Any:
+    """The command that arguments name, None where what they ask for is printed: help, or the version. Exits with 2."""
+    if args == ["--version"]:
+        print(f"sdfrecon {__version__}")
+        return None
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                Command,
+                prog="sdfrecon",
+                description="Turn a scan (points with normals) into a clean mesh and a signed distance field.",
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName, tyro.conf.DisallowNone),
+            )
+    except SystemExit as stopped:
+        if not stopped.code:
+            return None
+        first, message = next(iter(args), ""), _in_one_line(said.getvalue())
+        if os.path.isfile(first) and "." in first:  # no command's name has one
+            message = (
+                f"expected a command, got the file {first}: try `sdfrecon reconstruct {shlex.quote(first)}`, or --help"
+            )
+        sys.exit(_fail(message))
 
 
 def _in_one_line(box: str) -> str:

@@ -99,9 +99,9 @@ def reconstruct(command: Reconstruct) -> None:
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
     with _kept(run_dir):
-        files.write_mesh(output, result.mesh)
         if field is not None:
             fieldfiles.save_field(field, result.field)
+        files.write_mesh(output, result.mesh)  # last: who reads a stream may have gone
     places = {"mesh": None if streamed else output, "field": field}
     stay = {name: path if path and path.is_file() else None for name, path in places.items()}
     run = {
@@ -116,16 +116,14 @@ def reconstruct(command: Reconstruct) -> None:
 
         with _kept(run_dir):
             write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
-    tell(f"fitted and meshed in {took}")
-    if command.run_dir is None:
-        if run_of(result.field, run_dir).remove():
-            tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not "
-                 "wanted")  # fmt: skip
-    else:
+    left = command.run_dir is None and run_of(result.field, run_dir).remove()
+    if command.run_dir is not None:
         run |= {f"{name}_sha256": path and files.sha256(path) for name, path in stay.items()}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
         files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
-
+    tell(f"fitted and meshed in {took}")
+    if left:
+        tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not wanted")
     if not command.quiet:
         _conclude(result, output, field, page, tell)
     if live is not None:

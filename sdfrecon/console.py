@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sdfrecon.fit import FitConfig
 
 
-MOST_STEPS = 10_000_000
+MOST_STEPS = 1_000_000
 ON_TRIANGLES = 100_000
 """Points that are drawn on the triangles of a mesh, where its vertices do not show its surface."""
 SOME, UNSEEN = 1000, 0.05

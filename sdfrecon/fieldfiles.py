@@ -84,8 +84,8 @@ def load_field(path: str | Path) -> Any:
             siren = Siren(size.pop("in_dim"), size.pop("out_dim"), SirenConfig(**size))
         # Copies: what was read may be a view of the file, which somebody may write to.
         siren.load_state_dict({name: tensor.float().clone() for name, tensor in tensors.items()}, assign=True)
-        if not all(bool(t.isfinite().all()) for t in tensors.values()):
-            raise InputError(f"{path} holds weights that are not finite: fit it again")
+        if not all(bool(t.isfinite().all()) for t in [*siren.parameters(), torch.tensor(siren.omegas)]):
+            raise InputError(f"{path} holds weights or frequencies that are not finite: fit it again")
         origin = dict(about["about"])
         for part in ("scan", "config", "versions"):
             if not isinstance(origin.get(part, {}), dict):

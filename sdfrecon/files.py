@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import is_zipfile
@@ -44,21 +44,25 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Where `path` is a link, what it leads to is replaced; a device or a pipe is written to as it is.
     """
-    flows, place = _flows(path), path.resolve()
-    temporary = path if flows else _beside(place)
+    temporary = None
     try:
+        if _flows(path):
+            yield path
+            return
+        place = path.resolve()
+        temporary = _beside(place)
         yield temporary
-        if not flows:
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, place)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, place)
     except BrokenPipeError:  # who read it has gone
         raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}: choose another place") from None
     finally:
-        if not flows:
-            temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            with suppress(OSError):  # where nothing could be written there is none
+                temporary.unlink()
 
 
 def _beside(place: Path) -> Path:

@@ -43,13 +43,21 @@ def places(points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order[new], place
 
 
+def numbers(name: str, values: ArrayLike, dtype: type | None = np.float64) -> NDArray:
+    """Values as an array. Raises InputError for rows of unlike lengths, and for what is no numbers."""
+    try:
+        return np.asarray(values, dtype)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be numbers, as many in each row; got {values!r:.60}") from None
+
+
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
-    if np.iscomplexobj(values):
+    given = numbers(name, values, None)
+    if np.iscomplexobj(given):
         raise InputError(f"{name} must be real numbers; got complex ones")
-    given = np.asarray(values)
     if dtype is np.uint8 and given.size and (given.dtype.kind not in "ui" or given.min() < 0 or given.max() > 255):
         raise InputError(f"{name} must be whole numbers from 0 to 255; got {given.dtype}")
-    array: NDArray = np.ascontiguousarray(given, dtype=dtype)
+    array: NDArray = np.ascontiguousarray(numbers(name, given, dtype))
     if array.base is not None:  # what it looks into is another's to change, as Open3D does with its points
         array = array.copy()
     if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import computable, distinct, enough, together
-from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, numbers, unit_vectors
 from sdfrecon.meshfiles import open3d
 from sdfrecon.noise import evened
 
@@ -40,7 +40,7 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
     all lie in one plane, and for a viewpoint that is not three finite numbers.
     """
     o3d = open3d()
-    views = np.atleast_2d(np.asarray(() if viewpoint is None else viewpoint, np.float64))
+    views = np.atleast_2d(numbers("a viewpoint", () if viewpoint is None else viewpoint))
     if views.size and not (views.ndim == 2 and views.shape[1] == 3 and np.isfinite(views).all()):
         raise InputError(f"a viewpoint is three finite numbers; got {np.squeeze(views)}")
     cloud = distinct(replace(cloud, normals=None))

@@ -34,8 +34,8 @@ LINK = """
     const turned = Object.keys(event).find(name => /^scene\\d*\\.camera$/.test(name));
     if (linking || !turned) return;
     linking = true;
-    const others = scenes.filter(name => name + '.camera' !== turned);
-    const update = Object.fromEntries(others.map(name => [name + '.camera', event[turned]]));
+    // The turned one as well: a relayout takes every scene back to the camera that it knows of.
+    const update = Object.fromEntries(scenes.map(name => [name + '.camera', event[turned]]));
     Plotly.relayout(plot, update).then(() => { linking = false; });
   };
   plot.on('plotly_relayouting', link);
@@ -83,7 +83,7 @@ def reconstruction_page(
         ("", _table(facts)),
         ("Scan, mesh, error", f"<p>{turn}({', '.join(decimals(center, mesh.diagonal))}).{note}</p>" + _scenes(shown)),
         ("Loss, constraint by constraint", _html(curves) if losses else "<p>No steps were recorded.</p>"),
-        ("Slices of the signed distance", "<p>Black: the surface. Lines: equal distances.</p>" + _html(_slices(field))),
+        ("Slices of the distance", "<p>Black: the surface. Red: outside, blue: inside.</p>" + _html(_slices(field))),
         ("Residuals: the field at the points", _html(bars)),
         ("Made by", f"<pre>{escape(command)}</pre><pre>{escape(settings)}</pre>"),
     ])  # fmt: skip
@@ -125,7 +125,7 @@ def _html(figure: Any, script: str | None = None) -> str:
 
 
 def _scenes(shown: Mapping[str, Any]) -> str:
-    """Traces side by side, each in a scene of its own, whose cameras move together."""
+    """Traces side by side, each in a scene of its own, at the same places of it, whose cameras move together."""
     from plotly.subplots import make_subplots
 
     count = len(shown)
@@ -133,8 +133,10 @@ def _scenes(shown: Mapping[str, Any]) -> str:
                            horizontal_spacing=0.01)  # fmt: skip
     for column, trace in enumerate(shown.values()):
         figure.add_trace(trace, 1, column + 1)
-    hidden = {"visible": False}
-    figure.update_scenes(aspectmode="data", xaxis=hidden, yaxis=hidden, zaxis=hidden)
+    for axis in "xyz":
+        along = np.concatenate([trace[axis] for trace in shown.values()])
+        figure.update_scenes({f"{axis}axis": {"visible": False, "range": [float(along.min()), float(along.max())]}})
+    figure.update_scenes(aspectmode="data")
     figure.update_layout(height=560, showlegend=False)
     return _html(figure, LINK)
 
@@ -150,7 +152,7 @@ def _points(points: Floats, marks: dict[str, Any]) -> Any:
         z=z,
         mode="markers",
         marker={"symbol": "square"} | marks,
-        hoverinfo="skip" if "cmax" not in marks else None,
+        **({"hovertemplate": "%{marker.color:.4g}<extra></extra>"} if "cmax" in marks else {"hoverinfo": "skip"}),
     )
 
 
@@ -184,20 +186,23 @@ def _slices(field: Field) -> Any:
 
     along = np.linspace(-1, 1, SLICE) * field.frame.scale
     figure = make_subplots(1, 3, subplot_titles=[f"{axis} in the middle" for axis in "xyz"])
-    for axis in range(3):
-        u, v = [a for a in range(3) if a != axis]
+    planes, distances = [(1, 2), (0, 2), (0, 1)], []
+    for u, v in planes:
         places = np.zeros((SLICE * SLICE, 3))
         places[:, u], places[:, v] = (grid.ravel() for grid in np.meshgrid(along, along))
-        distance = field.distance(places + np.asarray(field.frame.center)).reshape(SLICE, SLICE).astype(np.float32)
-        limit = float(np.abs(distance).max())
-        lines = {"start": -limit, "end": limit, "size": limit / 12}
+        told = field.distance(places + np.asarray(field.frame.center))
+        distances.append(told.reshape(SLICE, SLICE).astype(np.float32))
+    limit = float(np.abs(distances).max())
+    lines, bar = {"start": -limit, "end": limit, "size": limit / 12}, {"title": "scan units", "thickness": 14}
+    for axis, ((u, v), distance) in enumerate(zip(planes, distances, strict=True)):
         across = {"x": along, "y": along, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
         figure.add_trace(go.Contour(**across, contours=lines, colorscale="RdBu_r", zmin=-limit, zmax=limit,
-                                    line_width=0.5, showscale=False), 1, axis + 1)  # fmt: skip
+                                    line_width=0.5, showscale=axis == 2, colorbar=bar), 1, axis + 1)  # fmt: skip
         figure.add_trace(go.Contour(**across, contours={"start": 0, "end": 0, "size": 1, "coloring": "lines"},
                                     colorscale=[[0, "black"], [1, "black"]], line_width=3, showscale=False),
                          1, axis + 1)  # fmt: skip
-        figure.update_yaxes(scaleanchor=f"x{axis + 1 if axis else ''}", row=1, col=axis + 1)
+        figure.update_xaxes(title="xyz"[u], row=1, col=axis + 1)
+        figure.update_yaxes(title="xyz"[v], scaleanchor=f"x{axis + 1 if axis else ''}", row=1, col=axis + 1)
     figure.update_layout(height=480)
     return figure
 

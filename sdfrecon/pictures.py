@@ -95,8 +95,8 @@ def _read_picture(path: Path) -> NDArray:
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format not in STACKS:
         raise InputError(f"{path} must be one picture; it holds {frames}: save one of them")
-    clear, bits = "transparency" in file.info, stored[24]
-    if clear and file.format == "PNG" and (bits == 16 or (bits in (2, 4) and file.mode == "L")):
+    clear, bits = "transparency" in file.info, stored[24] if file.format == "PNG" else 8
+    if clear and (bits == 16 or (bits in (2, 4) and file.mode == "L")):
         raise InputError(f"{path} has a transparent colour of {bits} bits: save it with an alpha channel")
     mode = "RGBA" if clear else SHOWN_AS.get(file.mode, file.mode)
     mode = file.palette.mode if mode == "P" and file.palette else mode

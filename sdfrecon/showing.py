@@ -166,7 +166,8 @@ def view(command: View) -> None:
         cloud = cloud.select(finite(cloud.points))
         kept = together(cloud.points)
         if not kept.all():
-            say(f"left out {(~kept).sum():,} of {len(kept):,} points: they are far from all others")
+            how = "the view begins at the others" if isinstance(loaded, Mesh) else "they are left out"
+            say(f"{(~kept).sum():,} of {len(kept):,} points are far from all others: {how}")
             cloud = cloud.select(kept)
         viewer = Viewer(Frame.around(cloud), command.host, command.port)
         if isinstance(loaded, Mesh):

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from sdfrecon.device import exact_products
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, InputError
+from sdfrecon.geometry import Floats, InputError, numbers
 from sdfrecon.jet import Jet
 
 # MKL chooses its sine and cosine at their first call. Threads that make it at once may get different ones, and the same
@@ -68,7 +67,7 @@ def evaluate(function: Callable[[Tensor], Tensor], points: ArrayLike, frame: Fra
 
     Raises InputError where the shape differs.
     """
-    world, d = np.asarray(points, dtype=np.float64), len(frame.center)
+    world, d = numbers("points", points), len(frame.center)
     if world.ndim != 2 or world.shape[1] != d:
         raise InputError(f"points must be (n, {d}); got {world.shape}")
     unit = torch.tensor(frame.points_to_unit(world), dtype=torch.float32, device=device)

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import shlex
 import shutil
 import signal
 import socket
@@ -77,16 +78,20 @@ def soon(true: Callable[[], bool], page: Any) -> None:
     pytest.fail("not within half a minute")
 
 
-def drag(page: Any, x: float, y: float) -> None:
+def drag(page: Any, x: float, y: float, steps: int = 6) -> None:
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 150, y + 60, steps=6)
+    page.mouse.move(x + 150, y + 60, steps=steps)
     page.mouse.up()
 
 
-def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
+def test_the_report_turns_in_a_browser(
+    page: Any, tmp_path: Path, ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = tmp_path / "run"
-    run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--run-dir", kept, "--report", *FAST)
+    words = ["reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--run-dir", kept, "--report", *FAST]
+    monkeypatch.setattr("sys.argv", ["sdfrecon", *map(str, words)])
+    run(*words)
     run("report", kept)
     figures = []
     for written in (tmp_path / "ring.html", kept / "report.html"):
@@ -102,14 +107,15 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball:
         "square",
         None,
     }
-    assert "sdfrecon" in page.inner_text("pre"), "the command that makes it again"
+    assert page.inner_text("pre") == shlex.join(["sdfrecon", *map(str, words)]), "the command that makes it again"
     box = page.locator(".js-plotly-plot").first.bounding_box()
     view = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}
     before, eyes = shot(page, tmp_path / "before.png", **view), page.evaluate(EYES)
     thirds = np.array_split(before, 3, axis=1)
     for third in thirds:
         assert (np.abs(third[60:] - 255).max(axis=2) > 30).mean() > 0.05, "something is there, below the titles"
-    drag(page, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    drag(page, *middle)
     page.wait_for_timeout(800)
     turned = np.array(page.evaluate(EYES))
     assert np.abs(turned - eyes).max() > 0.1
@@ -117,6 +123,11 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, ring_and_ball:
     after = shot(page, tmp_path / "after.png", **view)
     for old, new in zip(thirds, np.array_split(after, 3, axis=1), strict=True):
         assert (np.abs(old - new).max(axis=2) > 30).mean() > 0.01, "every view has turned"
+    page.reload()
+    page.wait_for_timeout(1500)
+    drag(page, *middle, steps=15)
+    page.wait_for_timeout(800)
+    np.testing.assert_allclose(page.evaluate(EYES), turned, atol=0.05, err_msg="as far in many steps as in few")
 
 
 def test_meshes_are_compared_in_a_browser(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:

@@ -384,7 +384,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--field", "-"), "--field must end in .safetensors"),
         ((ring_and_ball, *output, "--run-dir", bare / "run"), f"{bare} does not allow it: choose another --run-dir"),
         ((ring_and_ball, *output, "--steps", "0"), "--steps must be at least 1; got 0"),
-        ((ring_and_ball, *output, "--steps", "1000000000"), "--steps must be at most 10,000,000; got 1000000000"),
+        ((ring_and_ball, *output, "--steps", "1000000000"), "--steps must be at most 1,000,000; got 1000000000"),
         ((ring_and_ball, *output, "--resolution", "9" * 200), "a number is too large, or too small"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
         ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),

@@ -72,7 +72,12 @@ def test_a_ply_opens_in_meshlab(tmp_path: Path, mesh: Mesh) -> None:
     pymeshlab = pytest.importorskip("pymeshlab", reason="needs the extra bench: pip install -e '.[bench]'")
     files.write_mesh(tmp_path / "mesh.ply", mesh)
     meshes = pymeshlab.MeshSet(verbose=False)
-    meshes.load_new_mesh(str(tmp_path / "mesh.ply"))
+    try:
+        meshes.load_new_mesh(str(tmp_path / "mesh.ply"))
+    except pymeshlab.PyMeshLabException as error:
+        if "Unknown format" in str(error):
+            pytest.skip("MeshLab's PLY reader needs libOpenGL: apt-get install libopengl0")
+        raise
     read = meshes.current_mesh()
     same(mesh, read.vertex_matrix(), read.vertex_normal_matrix(), read.vertex_color_matrix()[:, :3] * 255)
 

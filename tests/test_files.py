@@ -510,6 +510,17 @@ def test_a_field_comes_back(tmp_path: Path) -> None:
     assert (back.frame, back.about) == (field().frame, field().about)
 
 
+def test_a_place_that_refuses_a_field_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (
+        tmp_path / "file" / "f.safetensors",
+        tmp_path / f"{'x' * 300}.safetensors",
+        tmp_path / "no" / "f.safetensors",
+    ):
+        with pytest.raises(InputError, match="cannot write .*: choose another place"):
+            fieldfiles.save_field(place, field())
+
+
 def test_other_fields_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "field.safetensors"
     fieldfiles.save_field(path, field())
@@ -544,17 +555,19 @@ def test_other_fields_are_refused(tmp_path: Path) -> None:
         {"siren": about["siren"] | {"activation": "step"}},
         {"siren": about["siren"] | {"in_dim": 2}, "image": {"height": "20", "width": 20}},
         {"siren": about["siren"] | {"in_dim": 5}},
+        {"siren": about["siren"] | {"first_omega_0": "high"}},
+        {"siren": about["siren"] | {"first_omega_0": float("nan")}},
     ):
         dims = wrong.get("siren", {}).get("in_dim", 3)
         first = torch.zeros(len(tensors["weights.0"]), dims)
         fieldfiles.write_tensors(path, tensors | {"weights.0": first}, about | wrong)
-        with pytest.raises(InputError, match="cannot read .* as a field|says of its config what"):
+        with pytest.raises(InputError, match="cannot read .* as a field|says of its config what|not finite: fit"):
             fieldfiles.load_field(path)
     broken = field()
     with torch.no_grad():
         broken.siren.weights[0][0, 0] = torch.nan
     fieldfiles.save_field(path, broken)
-    with pytest.raises(InputError, match="weights that are not finite"):
+    with pytest.raises(InputError, match="weights or frequencies that are not finite"):
         fieldfiles.load_field(path)
 
 

@@ -20,6 +20,9 @@ def test_shapes_are_checked_by_name() -> None:
         PointCloud(np.zeros((4, 2)))
     with pytest.raises(InputError, match=r"normals must be \(4, 3\); got \(3, 3\)"):
         PointCloud(np.zeros((4, 3)), np.zeros((3, 3)))
+    for ragged in ([[1, 2, 3], [4, 5]], [["a", "b", "c"]], None):
+        with pytest.raises(InputError, match="points must be "):
+            PointCloud(ragged)
     with pytest.raises(InputError, match="faces must name vertices 0 to 2; got 0 to 3"):
         Mesh(np.zeros((3, 3)), np.array([[0, 1, 3]]))
 

@@ -37,3 +37,17 @@ def test_a_comparison_shows_each_meshs_distances_on_the_scale_of_the_worst(
         assert len(shown[name].i) <= min(most, len(meshes[name].faces))
     page.comparison_page("", {"same": flat}, flat, [])
     assert 0 == shown["same"].cmin < shown["same"].cmax < 1e-6
+
+
+def test_side_by_side_a_place_is_at_one_spot(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+
+    def take(figure: Any, script: str) -> str:
+        figures.append(figure)
+        return script
+
+    monkeypatch.setattr(page, "_html", take)
+    small, large = square(1, 0, 1), square(3, 0.5, 1)
+    page.comparison_page("", {"small": small, "large": large}, large, [])
+    for scene in (figures[0].layout.scene, figures[0].layout.scene2):
+        assert [getattr(scene, f"{axis}axis").range for axis in "xyz"] == [(-1.5, 1.5), (-1.5, 1.5), (0, 0.5)]

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.fit import FitConfig, draw, fit, residuals
 from sdfrecon.geometry import PointCloud
+from sdfrecon.jet import Jet
 from sdfrecon.presets import NOISY_EIKONAL
 from sdfrecon.problems import SURE, Problem, SurfaceConfig, paper_surface, sign_and_reach, surface, with_midpoints
 from sdfrecon.sampling import Pool
@@ -80,6 +83,11 @@ def test_our_loss_is_these_terms() -> None:
         ("box", 7, None, "far_distance"),
         ("box", 8, None, "heat"),
     ]
+    far, heat = (next(t.residual for t in terms if t.name == name) for name in ("far distance", "heat"))
+    known = {"reach": torch.tensor([0.2, 0.3]), "sign": torch.ones(2)}
+    at = Jet(torch.tensor([[0.1], [0.1]]), lambda: torch.tensor([[[1.0, 0, 0]]] * 2))
+    torch.testing.assert_close(far(known, at), torch.tensor([0.0, 0.04]), msg="far is beyond 0.25")
+    torch.testing.assert_close(heat(known, at), torch.full((2,), math.exp(-2 * 15 * 0.1)))
 
 
 def test_noisy_points_do_not_flatten_the_field() -> None:

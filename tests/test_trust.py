@@ -332,14 +332,17 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
         process.stdout.close()  # as `head` does
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(60) == 1
-    with subprocess.Popen(
-        [*line[:3], "reconstruct", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as asked:
-        assert asked.stdout is not None
-        assert asked.stderr is not None
-        asked.stdout.close()
-        assert asked.stderr.read() == b""
-        assert asked.wait(60) == 1
+    for what in (["reconstruct", "--help"], ["--help"], ["--version"]):
+        with subprocess.Popen([*line[:3], *what], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+            assert asked.stdout is not None
+            assert asked.stderr is not None
+            asked.stdout.close()
+            assert asked.stderr.read() == b""
+            assert asked.wait(60) == 1
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([*line[:3], *what], stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 2
+        assert done.stderr == b"sdfrecon: error: standard output: No space left on device: choose another place\n"
 
 
 def test_nothing_on_the_reading_side_can_run_code() -> None:

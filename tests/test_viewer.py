@@ -95,7 +95,7 @@ def test_points_far_from_all_others_are_not_in_the_way(
     monkeypatch.setattr(Viewer, "wait", Viewer.close)
     np.save(tmp_path / "scan.npy", np.vstack([evenly_spread(1000) + 1e6, np.zeros((1, 3))]))
     main(["view", str(tmp_path / "scan.npy"), "--port", "8138"])
-    assert "left out 1 of 1,001 points" in capsys.readouterr().out
+    assert "1 of 1,001 points are far from all others: they are left out" in capsys.readouterr().out
     assert len(shown[0]) == 1000
 
 
