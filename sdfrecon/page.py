@@ -133,9 +133,11 @@ def _scenes(shown: Mapping[str, Any]) -> str:
                            horizontal_spacing=0.01)  # fmt: skip
     for column, trace in enumerate(shown.values()):
         figure.add_trace(trace, 1, column + 1)
-    for axis in "xyz":
-        along = np.concatenate([trace[axis] for trace in shown.values()])
-        figure.update_scenes({f"{axis}axis": {"visible": False, "range": [float(along.min()), float(along.max())]}})
+    places = np.stack([np.concatenate([trace[axis] for trace in shown.values()]) for axis in "xyz"]).astype(float)
+    low, high = places.min(axis=1), places.max(axis=1)
+    room = 0.01 * (high - low).max()
+    for axis, *ends in zip("xyz", (low - room).tolist(), (high + room).tolist(), strict=True):
+        figure.update_scenes({f"{axis}axis": {"visible": False, "range": ends}})
     figure.update_scenes(aspectmode="data")
     figure.update_layout(height=560, showlegend=False)
     return _html(figure, LINK)
