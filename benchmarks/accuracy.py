@@ -40,7 +40,7 @@ from sdfrecon.render import render
 class Args:
     """Measures reconstructions of virtual scans against the known surfaces.
 
-    Seeds 0 to 9 were used while tuning, 10 and 11 for the last checks of some choices (TRIED.md).
+    Seeds 0 to 9 were used while tuning, 10 and 11 for the last checks of some choices (TRIED.md), 12 for none.
     """
 
     shapes: tuple[str, ...] = ()
