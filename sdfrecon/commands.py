@@ -101,7 +101,7 @@ def reconstruct(command: Reconstruct) -> None:
     with _kept(run_dir):
         if field is not None:
             fieldfiles.save_field(field, result.field)
-        files.write_mesh(output, result.mesh)  # last: who reads a stream may have gone
+        files.write_mesh(output, result.mesh)  # after the field: who reads a stream may have gone
     places = {"mesh": None if streamed else output, "field": field}
     stay = {name: path if path and path.is_file() else None for name, path in places.items()}
     run = {

@@ -152,8 +152,8 @@ def poisson(command: ImagePoisson) -> None:
         lines.append(f"PSNR {psnr(raw - (raw - image).mean(axis=(0, 1)), image):.2f} dB, aligned by mean alone")
         field = field.toned(*alignment(raw, image))
     save_field(field_path, field)
+    result, gradient, bend = field.levels()
     with _kept(field_path):
-        result, gradient, bend = field.levels()
         write_image(command.output, result)
     curved = minus_divergence(differences(image))
     if free:
@@ -369,11 +369,11 @@ def _check_render(shape: tuple[int, ...], way: str) -> None:
 
 @contextmanager
 def _kept(field: Path) -> Iterator[None]:
-    """Says, where no picture can be made, where the field is."""
+    """Says, where no picture can be written, where the field is."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"{error}; {field} is kept, and `sdfrecon image render` makes its picture") from None
+        raise InputError(f"{error}; the field is kept, {field}: see `sdfrecon image render`") from None
 
 
 def _beside(output: Path) -> tuple[Path, Path]:

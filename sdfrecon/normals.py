@@ -20,7 +20,7 @@ PLANE, ORIENTED = 20, 200_000
 AROUND, ALONG = 15, 0.5
 """Neighbours to which a side is handed on, and up to which sine of the angle to both tangent planes."""
 PARTS = 200
-"""Separate parts whose sides are told by the space between them; the others agree with the nearest of these."""
+"""The largest parts, which are joined one by one, each to the nearest of those before; the others to these."""
 SPARSE = 3.0
 """How many times the median distance to the last neighbour counts at most in a point's share of the area."""
 
@@ -78,7 +78,8 @@ def _agreeing(points: Floats, normals: Floats, most: NDArray[np.bool_]) -> Float
     """
     distance, index = cKDTree(points).query(points, k=range(2, min(AROUND, len(points) - 1) + 2), workers=-1)
     start, end = np.repeat(np.arange(len(points)), index.shape[1]), index.ravel()
-    ways = np.unique(np.sort(np.stack([start, end], axis=1), axis=1), axis=0)
+    pairs = np.unique(np.minimum(start, end) * len(points) + np.maximum(start, end))
+    ways = np.stack(np.divmod(pairs, len(points)), axis=1)
 
     def compared(ways: NDArray[np.integer]) -> tuple[Floats, Floats, Floats]:
         """(n,) cosines between the normals at ways' ends, of the mirror image and the other, and the larger sine."""
@@ -111,7 +112,8 @@ def _agreeing(points: Floats, normals: Floats, most: NDArray[np.bool_]) -> Float
 def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """(m, 2) the shortest ways that join all parts, by the number `part` (n,) of each point, to the largest one.
 
-    And (n,) which points are of a large part: others, of a few points, are joined to the nearest of these.
+    And (n,) which points are of a large part: others, of a few points, are joined to the nearest of these, and so are
+    all beyond PARTS.
     """
     size = np.bincount(part)
     numbers = np.argsort(-size, kind="stable")[: max(1, min(PARTS, int((size > PLANE).sum())))]
@@ -131,7 +133,8 @@ def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64]
     distance, index = cKDTree(points[rows]).query(points[few], workers=-1)
     closest = np.argsort(distance)
     of_each = closest[np.unique(part[few][closest], return_index=True)[1]]
-    return np.array([*links, *zip(rows[index[of_each]], few[of_each], strict=True)], int).reshape(-1, 2), large
+    links += zip(rows[index[of_each]], few[of_each], strict=True)
+    return np.array(links, int).reshape(-1, 2), large | (size > PLANE)[part]
 
 
 def _sides(points: Floats, normals: Floats, known: Floats, agreed: Floats) -> Floats:

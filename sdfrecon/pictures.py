@@ -32,7 +32,7 @@ BITS = (1, 2, 4, 8, 16, 32)
 """Of the numbers that Pillow tells the range of."""
 STACKS = ("TIFF", "MPO")
 """Files of several pictures, as Pillow calls them, whose first one is the picture."""
-SHOWN_AS = dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV"), "RGB") | {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
+SHOWN_AS = dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB") | {"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}
 """What Pillow's modes are turned into."""
 ORIENTATION = 0x0112
 """EXIF's and TIFF's number for where the first pixel is."""
@@ -74,7 +74,6 @@ def read_image(path: str | Path) -> Floats:
 
 
 def _read_picture(path: Path) -> NDArray:
-    """As it is shown: turned by its EXIF, with an alpha where one colour is transparent, and no inks."""
     from PIL import Image, UnidentifiedImageError
 
     stored = path.read_bytes()
@@ -84,7 +83,7 @@ def _read_picture(path: Path) -> NDArray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # half of what is too much
-            file = Image.open(BytesIO(stored))
+            return _decoded(path, stored, Image.open(BytesIO(stored)))
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{path} has more than {most:,} pixels: shrink it first") from None
@@ -92,8 +91,13 @@ def _read_picture(path: Path) -> NDArray:
         if tiff:
             raise InputError(f"{path} is a TIFF of a rare kind: save it uncompressed, or as PNG") from None
         raise InputError(f"{path} is no picture of a known kind: expected PNG, JPEG, TIFF or the like") from None
-    frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format not in STACKS:
+
+
+def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
+    """What Pillow has opened: turned by its EXIF, with an alpha where one colour is transparent, and no inks."""
+    from PIL import Image
+
+    if file.format not in STACKS and (frames := getattr(file, "n_frames", 1)) > 1:
         raise InputError(f"{path} must be one picture; it holds {frames}: save one of them")
     clear, bits = "transparency" in file.info, stored[24] if file.format == "PNG" else 8
     if clear and (bits == 16 or (bits in (2, 4) and file.mode == "L")):
@@ -103,7 +107,7 @@ def _read_picture(path: Path) -> NDArray:
     _check_room(path, (file.height, file.width), Image.getmodebands(mode))
     pixels = np.asarray(file.convert(mode))
     try:
-        turned = 1 if tiff else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
+        turned = 1 if file.format == "TIFF" else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
     except Exception:  # what is damaged there leaves the pixels whole
         turned = 1
     return _upright(pixels, turned)

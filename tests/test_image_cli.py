@@ -226,7 +226,8 @@ def test_where_no_picture_can_be_written_the_field_is_kept(
 
     monkeypatch.setattr(pictures, "write_image", full)
     said = refused(capsys, "image", "poisson", picture, "--output", tmp_path / "a.png", *FAST, "--quiet")
-    assert "a.safetensors is kept, and `sdfrecon image render` makes its picture" in said
+    assert "the field is kept, " in said
+    assert "a.safetensors: see `sdfrecon image render`" in said
     assert (tmp_path / "a.safetensors").is_file()
 
 

@@ -46,7 +46,11 @@ def test_many_points_agree_with_the_nearest_of_fewer(monkeypatch: pytest.MonkeyP
     assert ((normals * true).sum(axis=1) > 0).mean() > 0.995
 
 
-def test_parts_that_lie_apart_all_look_outwards(ring_and_ball: Path) -> None:
+@pytest.mark.parametrize("most", [5, 200])
+def test_parts_that_lie_apart_all_look_outwards(
+    ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("sdfrecon.normals.PARTS", most)
     ball, small = evenly_spread(4000), evenly_spread(1500)
     seen = ball[np.abs(ball[:, 2]) > 0.5]
     plate = np.column_stack([np.random.default_rng(0).uniform(-1, 1, (4000, 2)), np.full(4000, 0.1)])

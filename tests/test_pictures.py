@@ -107,8 +107,10 @@ def test_a_still_gif_is_a_picture_and_a_raw_file_and_too_many_pixels_are_none(
     with pytest.raises(InputError, match="is a TIFF by another name, as cameras' raw files are"):
         pictures.read_image(tmp_path / "a.nef")
     Image.new("RGB", (80, 60)).save(tmp_path / "large.png")
+    Image.new("RGB", (80, 60)).save(tmp_path / "large.tif", compression="tiff_lzw")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     assert pictures.read_image(tmp_path / "large.png").shape == (60, 80, 3)
+    assert pictures.read_image(tmp_path / "large.tif").shape == (60, 80, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"large\.png has more than 2,000 pixels: shrink it first"):
         pictures.read_image(tmp_path / "large.png")
