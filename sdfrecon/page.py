@@ -34,11 +34,11 @@ LINK = """
     const turned = Object.keys(event).find(name => /^scene\\d*\\.camera$/.test(name));
     if (linking || !turned) return;
     linking = true;
-    // The turned one as well: a relayout takes every scene back to the camera that it knows of.
-    const update = Object.fromEntries(scenes.map(name => [name + '.camera', event[turned]]));
+    const others = scenes.filter(name => name + '.camera' !== turned);
+    const update = Object.fromEntries(others.map(name => [name + '.camera', event[turned]]));
     Plotly.relayout(plot, update).then(() => { linking = false; });
   };
-  plot.on('plotly_relayouting', link);
+  // When it is let go, not before: a relayout takes the one that is being turned back to where it was.
   plot.on('plotly_relayout', link);
 })();
 """
@@ -78,7 +78,7 @@ def reconstruction_page(
     )
     bars = go.Figure(go.Histogram(x=residuals, nbinsx=120, marker_color="#446"))
     bars.update_layout(xaxis_title="signed distance of the field at the points, scan units", height=360)
-    turn = "Drag to turn, scroll to zoom: all views turn together. Scan units, from the middle of the mesh at "
+    turn = "Drag to turn, scroll to zoom: the other views follow. Scan units, from the middle of the mesh at "
     return _page(title, [
         ("", _table(facts)),
         ("Scan, mesh, error", f"<p>{turn}({', '.join(decimals(center, mesh.diagonal))}).{note}</p>" + _scenes(shown)),

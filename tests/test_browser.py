@@ -78,10 +78,10 @@ def soon(true: Callable[[], bool], page: Any) -> None:
     pytest.fail("not within half a minute")
 
 
-def drag(page: Any, x: float, y: float, steps: int = 6) -> None:
+def drag(page: Any, x: float, y: float) -> None:
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 150, y + 60, steps=steps)
+    page.mouse.move(x + 150, y + 60, steps=6)
     page.mouse.up()
 
 
@@ -114,8 +114,7 @@ def test_the_report_turns_in_a_browser(
     thirds = np.array_split(before, 3, axis=1)
     for third in thirds:
         assert (np.abs(third[60:] - 255).max(axis=2) > 30).mean() > 0.05, "something is there, below the titles"
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    drag(page, *middle)
+    drag(page, box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_timeout(800)
     turned = np.array(page.evaluate(EYES))
     assert np.abs(turned - eyes).max() > 0.1
@@ -123,11 +122,6 @@ def test_the_report_turns_in_a_browser(
     after = shot(page, tmp_path / "after.png", **view)
     for old, new in zip(thirds, np.array_split(after, 3, axis=1), strict=True):
         assert (np.abs(old - new).max(axis=2) > 30).mean() > 0.01, "every view has turned"
-    page.reload()
-    page.wait_for_timeout(1500)
-    drag(page, *middle, steps=15)
-    page.wait_for_timeout(800)
-    np.testing.assert_allclose(page.evaluate(EYES), turned, atol=0.05, err_msg="as far in many steps as in few")
 
 
 def test_meshes_are_compared_in_a_browser(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
