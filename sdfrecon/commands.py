@@ -6,8 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdfrecon.console import (
+    adding,
     at_least,
     beside,
     check_box,
@@ -98,7 +98,8 @@ def reconstruct(command: Reconstruct) -> None:
         result.field.about["flipped_normals"] = True
     if command.estimate_normals:
         result.field.about["estimated_normals"] = {"viewpoint": command.viewpoint}
-    with _kept(run_dir):
+    kept = f"with --run-dir {shlex.quote(str(run_dir))}, too, the fit is not made again"
+    with adding(kept):
         if field is not None:
             fieldfiles.save_field(field, result.field)
         files.write_mesh(output, result.mesh)  # after the field: who reads a stream may have gone
@@ -114,7 +115,7 @@ def reconstruct(command: Reconstruct) -> None:
     if page is not None:
         from sdfrecon.showing import write_report
 
-        with _kept(run_dir):
+        with adding(kept):
             write_report(page, run, result.cloud, result.mesh, result.field, result.losses)
     left = command.run_dir is None and run_of(result.field, run_dir).remove()
     if command.run_dir is not None:
@@ -130,16 +131,6 @@ def reconstruct(command: Reconstruct) -> None:
         live.show_result(result.mesh, result.field, result.losses)
         tell(f"the result stays at {live.address} until Ctrl-C")
         live.wait()
-
-
-@contextmanager
-def _kept(run_dir: Path) -> Iterator[None]:
-    """Says, where an output cannot be written, where the fit is."""
-    try:
-        yield
-    except InputError as error:
-        kept = f"--run-dir {shlex.quote(str(run_dir))}"
-        raise InputError(f"{error}; with {kept}, too, the fit is not made again") from None
 
 
 def _config(command: Reconstruct) -> ReconstructConfig:

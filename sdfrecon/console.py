@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -40,6 +40,15 @@ def beside(output: Path) -> TextIO:
 def note(line: str) -> None:
     """Prints a line for the user beside the answers."""
     say(f"sdfrecon: {line}", to=sys.stderr)
+
+
+@contextmanager
+def adding(hint: str) -> Iterator[None]:
+    """Says more where something fails."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{error}; {hint}") from None
 
 
 def check_places(inputs: list[Path], outputs: list[Path]) -> None:

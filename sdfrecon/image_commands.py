@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdfrecon.console import at_least, check_places, duration, note, say, with_steps
+from sdfrecon.console import adding, at_least, check_places, duration, note, say, with_steps
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.options import (
     Fitting,
@@ -58,9 +57,9 @@ def fit(command: ImageFit) -> None:
     _check_render(image.shape, "lower --size")
     field, took = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
-    with _kept(command.output):
-        picture = field.render(*image.shape[:2])
-        if command.preview:
+    picture = field.render(*image.shape[:2])
+    if command.preview:
+        with adding(_kept(command.output)):
             write_image(command.preview, picture)
     _tell(command, took)
     size, pixels = field.siren.size, image.shape[0] * image.shape[1]
@@ -153,7 +152,7 @@ def poisson(command: ImagePoisson) -> None:
         field = field.toned(*alignment(raw, image))
     save_field(field_path, field)
     result, gradient, bend = field.levels()
-    with _kept(field_path):
+    with adding(_kept(field_path)):
         write_image(command.output, result)
     curved = minus_divergence(differences(image))
     if free:
@@ -206,7 +205,7 @@ def blend(command: ImageBlend) -> None:
     if target.shape[2] in (2, 4):
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])
-    with _kept(field_path):
+    with adding(_kept(field_path)):
         write_image(command.output, picture)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
@@ -367,13 +366,9 @@ def _check_render(shape: tuple[int, ...], way: str) -> None:
     check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + channels), way)
 
 
-@contextmanager
-def _kept(field: Path) -> Iterator[None]:
-    """Says, where no picture can be written, where the field is."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{error}; the field is kept, {field}: see `sdfrecon image render`") from None
+def _kept(field: Path) -> str:
+    """What is said where no picture can be written."""
+    return f"the field is kept, {field}: see `sdfrecon image render`"
 
 
 def _beside(output: Path) -> tuple[Path, Path]:

@@ -116,8 +116,8 @@ def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64]
     all beyond PARTS.
     """
     size = np.bincount(part)
-    numbers = np.argsort(-size, kind="stable")[: max(1, min(PARTS, int((size > PLANE).sum())))]
-    large, links, joined = np.isin(part, numbers), list[tuple[int, int]](), numbers[0]
+    largest = np.argsort(-size, kind="stable")[: max(1, min(PARTS, int((size > PLANE).sum())))]
+    large, links, joined = np.isin(part, largest), list[tuple[int, int]](), largest[0]
     left = np.flatnonzero(large)
     away, nearest = np.full(len(left), np.inf), np.zeros(len(left), np.int64)
     while (others := part[left] != joined).any():
