@@ -35,6 +35,8 @@ RIM = 16
 """Pixels of the target around what is put into it."""
 NEAR = 4
 """Of them those that decide what is put in, beside its gradients."""
+BEYOND = 2.0
+"""How far from grey a colour may be: what was resized or sharpened goes somewhat beyond black and white."""
 GREY = 0.5
 """The border's colour where nothing is known of it."""
 
@@ -103,7 +105,7 @@ def _task(
 
 def colours(pixels: Floats) -> Floats:
     """The image, if it is one (h, w, c) of colours that can be reckoned with. Raises InputError else."""
-    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not np.isfinite(pixels).all():
+    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not (np.abs(pixels - 0.5) <= BEYOND).all():
         raise InputError(
             f"expected an image (h, w, c) of finite floats from 0 to 1; got {pixels.shape} of {pixels.dtype}: divide "
             "bytes by 255"
@@ -167,7 +169,7 @@ def rivals(siren: SirenConfig, channels: int, longest: int) -> dict[str, SirenCo
 class Composition:
     """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `guidance` tells neighbours apart.
 
-    All in a window of the whole target, RIM pixels wider than what is inside: what is farther away decides nothing.
+    All in a window of the whole target, the rectangle around what is inside and RIM pixels more on each side.
     source: (h, w, c) the source moved to its place, and the target where it has no colours. there: (h, w) where it has.
     window: rows and columns of the whole.
     """
@@ -195,7 +197,7 @@ class Composition:
         two at each edge (eq. 12), `mean` half of each, as Sitzmann et al. 2020 (section 4.1). Where mask is None it is
         all of the source. shown: (h, w) where the source has colours, and not what lies hidden where it is transparent;
         everywhere if None. Raises InputError where a mask is of another size than the source, and where nothing of it
-        comes to lie in the target.
+        that has a colour comes to lie in the target.
         """
         source, target = colours(source), colours(target)
         for known in (mask, shown):
@@ -212,7 +214,7 @@ class Composition:
             there[rows, columns] = True if shown is None else shown[own]
             moved[rows, columns] = np.where(there[rows, columns, None], source[own], moved[rows, columns])
             inside[rows, columns] = True if mask is None else mask[own]
-        if not inside.any():
+        if not (inside & there).any():
             raise InputError(
                 f"nothing of the source, {width} x {height}, lies in the target, {target.shape[1]} x {len(target)}: "
                 f"choose another --offset than {right} {down}, or another mask"

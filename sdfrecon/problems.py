@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -88,6 +89,9 @@ class SurfaceConfig:
     """Its absorption lambda: the energy is felt within about 1 / lambda of the surface."""
 
     def __post_init__(self) -> None:
+        for name in ("on_surface", "near_surface", "in_box", "pool"):
+            if not isinstance(count := getattr(self, name), Integral) or int(count) < 1:
+                raise InputError(f"{name} must be a whole number, at least 1; got {count}")
         for name in ("zero_level", "final_zero_level"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}, from or to which a weight grows, must be above 0; got {getattr(self, name)}")
@@ -212,7 +216,8 @@ def image(
         touched = c.corners_of(inside).cpu().numpy()
         steep, evened = slopes(guidance[1][touched])
         everywhere = Pool(unit(1 + np.argwhere(touched)[:, ::-1].astype(float)), {"gradient": steep}, len(steep))
-        add("guidance", everywhere, GUIDED * evened, c.match_gradient)
+        # Where it is nearly flat, its slopes must not weigh so much that what is put in is flat, too.
+        add("guidance", everywhere, GUIDED * min(evened, 1.0), c.match_gradient)
         constraints.append(Constraint("divergence", "guidance", 1.0, c.match_divergence(inside, 1 / frame.scale)))
     return Problem(domains, constraints)
 

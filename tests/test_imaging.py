@@ -1,8 +1,10 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from skimage import data
 from skimage.transform import resize
 
@@ -111,6 +113,8 @@ def test_a_source_may_overhang_but_not_miss_the_target() -> None:
     for offset, mask in (((30, 0), None), ((0, -24), None), ((0, 0), np.zeros((24, 30), bool))):
         with pytest.raises(InputError, match="nothing of the source, 30 x 24, lies in the target, 30 x 24"):
             Composition.of(DOG, CAT, mask, offset, "import")
+    with pytest.raises(InputError, match="nothing of the source"):
+        Composition.of(DOG, CAT, HOLE, (0, 0), "import", shown=~HOLE)
 
 
 def test_one_network_holds_the_target_and_takes_the_sources_slopes(device: str) -> None:
@@ -121,10 +125,19 @@ def test_one_network_holds_the_target_and_takes_the_sources_slopes(device: str) 
     assert ours > max(25, averaged + 8)
 
 
+def test_a_flat_source_lets_the_targets_colours_run_through_it() -> None:
+    ramp = np.linspace(0.2, 0.8, 30)[None, :, None] * np.ones((24, 1, 3))
+    task = Composition.of(np.full_like(ramp, 0.9), ramp, HOLE, (0, 0), "import")
+    few = replace(SMALL, fit=replace(SMALL.fit, steps=100))
+    result = task.composite(solve(ramp.shape, few, "cpu", **task.known).render(24, 30))
+    np.testing.assert_allclose(result, ramp, atol=0.03)
+
+
 @pytest.mark.parametrize("known", [from_pixels, from_gradient, from_laplacian, from_border])
-def test_bytes_are_no_colours(known: Callable[[Floats], object]) -> None:
-    with pytest.raises(InputError, match="expected an image .* of uint8: divide bytes by 255"):
-        known(np.zeros((8, 8, 3), np.uint8))
+@pytest.mark.parametrize("pixels", [np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 254.0)])
+def test_bytes_are_no_colours(known: Callable[[Floats], object], pixels: NDArray) -> None:
+    with pytest.raises(InputError, match="expected an image .* of .*: divide bytes by 255"):
+        known(pixels)
 
 
 def test_bytes_are_not_put_into_an_image() -> None:

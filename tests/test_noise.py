@@ -155,7 +155,6 @@ def test_noise_of_normals_is_found_whatever_the_curvature(degrees: float, noise:
         ("standard", 20_000, 6, 8),
         ("standard", 100_000, 2, 3),
         ("standard", 100_000, 6, 3),
-        ("fine", 100_000, 6, 3),
     ],
 )
 def test_noisy_normals_weigh_less_and_clean_ones_as_before(
@@ -174,6 +173,13 @@ def test_points_at_nearly_one_place_have_a_frequency() -> None:
     far = np.concatenate([flat, [[1e20, 0, 0], [0, 1e20, 0]]])
     unit = Frame.around(cloud := PointCloud(far, np.tile([0.0, 0, 1], (202, 1))), 0.1).to_unit(cloud)
     assert suited(unit, PRESETS["draft"]).siren.first_omega_0 == PRESETS["draft"].dense_omega_0
+
+
+@pytest.mark.parametrize("name", ["on_surface", "near_surface", "in_box", "pool"])
+@pytest.mark.parametrize("count", [0, 2.5])
+def test_of_every_domain_some_samples_are_drawn(name: str, count: float) -> None:
+    with pytest.raises(InputError, match=f"{name} must be a whole number, at least 1; got {count}"):
+        SurfaceConfig(**{name: count})
 
 
 def test_weights_that_grow_by_factors_are_above_zero() -> None:
