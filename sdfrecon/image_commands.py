@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sdfrecon.console import adding, at_least, check_places, duration, note, say, with_steps
+from sdfrecon.console import adding, at_least, say
 from sdfrecon.geometry import Floats, InputError
-from sdfrecon.options import (
-    Fitting,
-    ImageActivations,
-    ImageBlend,
-    ImageDerivatives,
-    ImageFit,
-    ImagePoisson,
-    ImageRender,
+from sdfrecon.image_console import (
+    check_files,
+    check_fit,
+    check_in_folder,
+    check_render,
+    field_is_kept,
+    fit_image,
+    load_image,
+    load_image_field,
+    named_after,
+    tell,
+    with_options,
 )
+from sdfrecon.options import ImageActivations, ImageBlend, ImageDerivatives, ImageFit, ImagePoisson, ImageRender
 
 if TYPE_CHECKING:
-    from sdfrecon.fit import Watch
     from sdfrecon.imagefield import ImageField, Region
-    from sdfrecon.imaging import ImageConfig
-    from sdfrecon.siren import SirenConfig
 
-A_PIXEL = 53
-"""Bytes that a step keeps for each pixel and each sine of a layer, of four layers."""
-A_WEIGHT = 78
-"""Bytes of a weight between two layers: value, gradient and averages, and copies of them to go back to (measured)."""
 SOLVED = 2500
 """Bytes that a pixel takes in the classical solution where the pixels around are held, of some million of them."""
 SHOWN = 640
 """Bytes that a pixel takes while pictures are made of its value and derivatives (measured, in colour)."""
-RENDERED = 24
-"""Bytes that a rendered pixel takes for each of its two coordinates and of its colours."""
 
 
 def fit(command: ImageFit) -> None:
@@ -50,37 +42,37 @@ def fit(command: ImageFit) -> None:
     from sdfrecon.imaging import fitted, from_pixels
     from sdfrecon.pictures import check_size, write_image
 
-    _places([command.image], [command.output], [command.preview] if command.preview else [])
-    image = _image(command.image, at_least(8, "--size", command.size))
+    check_files([command.image], [command.output], [command.preview] if command.preview else [])
+    image = load_image(command.image, at_least(8, "--size", command.size))
     if command.preview:
         check_size(command.preview, image.shape)
-    _check_render(image.shape, "lower --size")
-    field, took = _solve(image, _asked(fitted(*image.shape[:2]), command), command, **from_pixels(image))
+    check_render(image.shape, "lower --size")
+    field, took = fit_image(image, with_options(fitted(*image.shape[:2]), command), command, **from_pixels(image))
     save_field(command.output, field)
     picture = field.render(*image.shape[:2])
     if command.preview:
-        with adding(_kept(command.output)):
+        with adding(field_is_kept(command.output)):
             write_image(command.preview, picture)
-    _tell(command, took)
+    tell(command, took)
     size, pixels = field.siren.size, image.shape[0] * image.shape[1]
-    _tell(
+    tell(
         command,
         f"PSNR {psnr(picture.clip(0, 1), image):.2f} dB; {size:,} parameters, {32 * size / pixels:.1f} bits a pixel",
     )
-    _tell(command, f"field: {command.output}")
+    tell(command, f"field: {command.output}")
 
 
 def render(command: ImageRender) -> None:
     """Field -> picture."""
     from sdfrecon.pictures import check_size, write_image
 
-    _places([command.field], [], [command.output])
-    field = _field(command.field, command.device)
+    check_files([command.field], [], [command.output])
+    field = load_image_field(command.field, command.device)
     field.check_region(command.region)
     width, height = command.size or _alike(field, command.region)
     at_least(1, "--size", min(width, height))
     check_size(command.output, (height, width))
-    _check_render((height, width, field.siren.out_dim), "lower --size")
+    check_render((height, width, field.siren.out_dim), "lower --size")
     write_image(command.output, field.render(height, width, command.region))
     say(f"{command.output}: {width} x {height}")
 
@@ -93,12 +85,14 @@ def derivatives(command: ImageDerivatives) -> None:
     from sdfrecon.pictures import directions, signed, strength, write_image, write_panels
 
     inputs = [command.field, *([command.image] if command.image else [])]
-    _folder(inputs, command.output, ["value.png", "gradient.png", "direction.png", "laplacian.png", "figure.png"])
-    field = _field(command.field, command.device)
+    check_in_folder(
+        inputs, command.output, ["value.png", "gradient.png", "direction.png", "laplacian.png", "figure.png"]
+    )
+    field = load_image_field(command.field, command.device)
     size = f"{field.width:,} x {field.height:,} pixels and their derivatives"
     check_free(size, SHOWN * field.width * field.height, "fit a smaller image")
     shape = (field.height, field.width, field.siren.out_dim)
-    given = None if command.image is None else _image(command.image, max(field.height, field.width))
+    given = None if command.image is None else load_image(command.image, max(field.height, field.width))
     if given is not None and given.shape != shape:
         raise InputError(f"--image must be the image of the field, (h, w, c) = {shape}; got {given.shape}")
     make_folder(command.output)
@@ -134,9 +128,9 @@ def poisson(command: ImagePoisson) -> None:
     from sdfrecon.memory import check_free
     from sdfrecon.pictures import check_size, derived, write_image, write_panels
 
-    field_path, figure = _beside(command.output)
-    _places([command.image], [field_path], [command.output, figure])
-    image = _image(command.image, at_least(8, "--size", command.size))
+    field_path, figure = named_after(command.output)
+    check_files([command.image], [field_path], [command.output, figure])
+    image = load_image(command.image, at_least(8, "--size", command.size))
     check_size(command.output, image.shape)
     height, width = image.shape[:2]
     free = command.source == "gradient" and not command.border
@@ -144,7 +138,7 @@ def poisson(command: ImagePoisson) -> None:
     check_free(f"{width:,} x {height:,} pixels solved at once", each * width * height, "lower --size")
     given, config = (from_gradient, DERIVED) if command.source == "gradient" else (from_laplacian, BENT)
     known = given(image) | (from_border(image) if command.border else {})
-    field, took = _solve(image, _asked(config, command), command, **known)
+    field, took = fit_image(image, with_options(config, command), command, **known)
     lines, how = [took], "as it is"
     if not command.border:
         how, raw = "aligned by mean and variance", field.render(height, width)
@@ -152,7 +146,7 @@ def poisson(command: ImagePoisson) -> None:
         field = field.toned(*alignment(raw, image))
     save_field(field_path, field)
     result, gradient, bend = field.levels()
-    with adding(_kept(field_path)):
+    with adding(field_is_kept(field_path)):
         write_image(command.output, result)
     curved = minus_divergence(differences(image))
     if free:
@@ -164,8 +158,8 @@ def poisson(command: ImagePoisson) -> None:
     rows = [derived("original", image), derived("classical", classical)]
     write_panels(figure, [rows[0], derived("result", result, gradient, bend), rows[1]])
     for line in (*lines, f"PSNR {psnr(result, image):.2f} dB, classical {psnr(classical, image):.2f} dB, {how}"):
-        _tell(command, line)
-    _tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
+        tell(command, line)
+    tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
 
 
 def blend(command: ImageBlend) -> None:
@@ -174,11 +168,11 @@ def blend(command: ImageBlend) -> None:
     from sdfrecon.images import alpha, bled, psnr, rgb
     from sdfrecon.imaging import BLENDED, Composition
     from sdfrecon.memory import check_free
-    from sdfrecon.pictures import check_size, read_image, write_image, write_panels
+    from sdfrecon.pictures import JPEGS, check_size, read_image, write_image, write_panels
 
-    field_path, figure = _beside(command.output)
+    field_path, figure = named_after(command.output)
     masks = [command.mask] if command.mask else []
-    _places([command.source, command.target, *masks], [field_path], [command.output, figure])
+    check_files([command.source, command.target, *masks], [field_path], [command.output, figure])
     source, target = read_image(command.source), read_image(command.target)
     check_size(command.output, target.shape)
     shown = wanted = alpha(source) > 0.5
@@ -189,32 +183,32 @@ def blend(command: ImageBlend) -> None:
         what = "light, as it must be where the source is wanted" if command.mask else "opaque: nothing of it would show"
         raise InputError(f"{command.mask or command.source} is nowhere {what}")
     task = Composition.of(rgb(source), rgb(bled(target)), wanted, command.offset, command.mode, shown)
-    _check_render(task.target.shape, "give a smaller --mask or source")
+    check_render(task.target.shape, "give a smaller --mask or source")
     if not task.inside.all():
         pixels = int(task.inside.sum())
         check_free(f"{pixels:,} pixels solved at once", SOLVED * pixels, "give a smaller --mask or source")
-    field, took = _solve(task.target, _asked(BLENDED, command), command, **task.known)
+    field, took = fit_image(task.target, with_options(BLENDED, command), command, **task.known)
     filled = field.render(*task.inside.shape)
     result = task.composite(filled)
     if task.inside.all():  # it is what is filled in, but for a colour that no gradient tells
         field = field.toned(1, (result - filled).mean(axis=(0, 1)))
     field.about["window"] = {"right": task.window[1].start, "down": task.window[0].start}
     save_field(field_path, field)
-    stored = rgb(target)
+    stored = rgb(bled(target) if command.output.suffix.lower() in JPEGS else target)
     picture = task.pasted(np.where(task.inside[..., None], result, stored[task.window]), stored)
     if target.shape[2] in (2, 4):
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
         picture = np.dstack([picture, seen])
-    with adding(_kept(field_path)):
+    with adding(f"the field of what is put in is kept, {field_path}; for the picture give the command again"):
         write_image(command.output, picture)
     classical = task.classical
     panels = {"target": task.target, "pasted": np.where(task.inside[..., None], task.source, task.target)}
     panels |= {"averaged": task.averaged, "classical": classical, "result": result}
     write_panels(figure, [list(panels.items())])
-    _tell(command, took)
+    tell(command, took)
     inside = psnr(result[task.inside], classical[task.inside])
-    _tell(command, f"inside the mask, PSNR {inside:.2f} dB against the classical solution")
-    _tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
+    tell(command, f"inside the mask, PSNR {inside:.2f} dB against the classical solution")
+    tell(command, f"picture: {command.output}, figure: {figure}, field: {field_path}")
 
 
 def activations(command: ImageActivations) -> None:
@@ -227,10 +221,10 @@ def activations(command: ImageActivations) -> None:
     from sdfrecon.pictures import derived, write_curves, write_panels
     from sdfrecon.run_dir import Losses, keep
 
-    _folder([command.image], command.output, ["figure.png", "curves.png", "psnr.json"])
-    image = _image(command.image, at_least(8, "--size", command.size))
-    ours = _asked(fitted(*image.shape[:2]), command)
-    _check_memory(ours.siren, command.device, {})
+    check_in_folder([command.image], command.output, ["figure.png", "curves.png", "psnr.json"])
+    image = load_image(command.image, at_least(8, "--size", command.size))
+    ours = with_options(fitted(*image.shape[:2]), command)
+    check_fit(ours.siren, command.device, {})
     size = f"four pictures of {image.shape[1]:,} x {image.shape[0]:,} pixels and their derivatives"
     check_free(size, 4 * SHOWN * image.shape[0] * image.shape[1], "lower --size")
     seeded(ours.seed, pick_device(command.device))
@@ -238,7 +232,7 @@ def activations(command: ImageActivations) -> None:
     columns, curves, figures, lines = [derived("original", image)], {}, {}, list[str]()
     for name, siren in rivals(ours.siren, image.shape[2], max(image.shape[:2])).items():
         losses: Losses = {}
-        field, took = _solve(
+        field, took = fit_image(
             image, replace(ours, siren=siren), command, partial(keep, losses), name, **from_pixels(image)
         )
         value, gradient, bend = field.levels()
@@ -247,108 +241,11 @@ def activations(command: ImageActivations) -> None:
         # Colours are twice as far apart as 0 and 1.
         curves[name] = list(losses), [-10 * np.log10(sum(terms.values()) / 4) for terms in losses.values()]
         lines += [took, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters"]
+        write_text(command.output / "psnr.json", json.dumps(figures, indent=2) + "\n")
     write_panels(command.output / "figure.png", list(zip(*columns, strict=True)))
     write_curves(command.output / "curves.png", curves, "steps", "PSNR of a batch, dB")
-    write_text(command.output / "psnr.json", json.dumps(figures, indent=2) + "\n")
     for line in (*lines, f"figure: {command.output / 'figure.png'}, training: {command.output / 'curves.png'}"):
-        _tell(command, line)
-
-
-def _places(inputs: Sequence[Path], fields: Sequence[Path], pictures: Sequence[Path]) -> None:
-    from sdfrecon.pictures import WRITERS
-
-    check_places(_files(inputs), [*fields, *pictures])
-    for paths, endings, what in ((fields, (".safetensors",), "field"), (pictures, WRITERS, "picture")):
-        for path in paths:
-            if path.suffix.lower() not in endings:
-                raise InputError(f"unknown ending of {path}: a {what} is written as one of {' '.join(endings)}")
-
-
-def _folder(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
-    """The same for files of these names in a folder, which need not be there yet."""
-    check_places(_files(inputs), [folder / name for name in names] if folder.is_dir() else [])
-
-
-def _files(inputs: Sequence[Path]) -> list[Path]:
-    """Those that are no samples, and what is there under the name of one."""
-    from sdfrecon.pictures import SAMPLES
-
-    return [path for path in inputs if path.is_file() or str(path) not in SAMPLES]
-
-
-def _image(path: Path, longest: int | None) -> Floats:
-    """The image, `bled`, and shrunk so that its longer side has `longest` pixels where it has more."""
-    from skimage.transform import resize
-
-    from sdfrecon.images import alpha, bled
-    from sdfrecon.pictures import read_image, unmultiplied
-
-    image = read_image(path)
-    height, width, channels = image.shape
-    if longest is None or max(height, width) <= longest:
-        return bled(image)
-    share = longest / max(height, width)
-    shape, clear = (max(3, round(height * share)), max(3, round(width * share))), channels in (2, 4)
-    if clear:
-        image[..., :-1] *= alpha(image)[..., None]
-    small = resize(image, shape, anti_aliasing=True)
-    return bled(unmultiplied(small)) if clear else small
-
-
-def _field(path: Path, device: str) -> ImageField:
-    from sdfrecon.device import pick_device
-    from sdfrecon.fieldfiles import load_field
-    from sdfrecon.imagefield import ImageField
-
-    field = load_field(path)
-    if not isinstance(field, ImageField):
-        raise InputError(f"{path} is a shape's field: make a mesh of it with `sdfrecon mesh`")
-    return replace(field, siren=field.siren.to(pick_device(device)))
-
-
-def _asked(config: ImageConfig, command: Fitting) -> ImageConfig:
-    return replace(
-        config,
-        siren=replace(config.siren, width=at_least(1, "--width", command.width) or config.siren.width),
-        fit=with_steps(config.fit, command.steps),
-        seed=command.seed,
-    )
-
-
-def _solve(
-    image: Floats,
-    config: ImageConfig,
-    command: Fitting,
-    watch: Watch | None = None,
-    what: str = "the fit",
-    **known: Any,
-) -> tuple[ImageField, str]:
-    """The field, and a line that says how long it took: it may fail to be told, so the field is saved before."""
-    from sdfrecon.imaging import expected_seconds, solve
-
-    _check_memory(config.siren, command.device, known)
-    if not command.quiet:
-        say(f"{what} takes about {duration(expected_seconds(image.shape, config, command.device, **known))}")
-    start = time.monotonic()
-    progress = not command.quiet and sys.stderr.isatty()
-    field = solve(image.shape, config, command.device, progress, watch, note, **known)
-    return field, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}"
-
-
-def _check_memory(size: SirenConfig, device: str, known: dict[str, Any]) -> None:
-    """Refuses what there is no memory for: a step takes all pixels of a Laplacian, or of what is put into an image."""
-    from sdfrecon.device import pick_device
-    from sdfrecon.memory import check_free
-
-    pixels = 0
-    if "laplacians" in known:
-        pixels = len(known["laplacians"][0])
-    elif "guidance" in known:
-        pixels = int(known["guidance"][0].sum())
-    if pick_device(device).type == "cpu":
-        way = "lower --size" if "laplacians" in known else "give a smaller --mask or source"
-        check_free(f"{pixels:,} pixels at once", A_PIXEL * size.width * pixels, way)
-        check_free("so many weights", A_WEIGHT * size.hidden_layers * size.width**2, "lower --width")
+        tell(command, line)
 
 
 def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
@@ -358,36 +255,8 @@ def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
     return max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
 
 
-def _check_render(shape: tuple[int, ...], way: str) -> None:
-    """Refuses a picture (h, w, c) of a field that there is no memory for."""
-    from sdfrecon.memory import check_free
-
-    height, width, channels = shape
-    check_free(f"{width:,} x {height:,} pixels", RENDERED * width * height * (2 + channels), way)
-
-
-def _kept(field: Path) -> str:
-    """What is said where no picture can be written."""
-    return f"the field is kept, {field}: see `sdfrecon image render`"
-
-
-def _beside(output: Path) -> tuple[Path, Path]:
-    if not output.name:
-        raise InputError(f"cannot write {output}: it is a directory: name a file in it")
-    return output.with_suffix(".safetensors"), output.with_name(f"{output.stem}_figure.png")
-
-
-def _size(image: Floats) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
-
-
 def _correlation(a: Floats, b: Floats) -> float:
     if a.size < 2:
         return float("nan")
     with np.errstate(invalid="ignore"):  # of what is flat there is none
         return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
-
-
-def _tell(command: Fitting, line: str) -> None:
-    if not command.quiet:
-        say(line)

@@ -7,13 +7,19 @@ import numpy as np
 import pytest
 from test_cli import refused, run
 
-from sdfrecon import image_commands, imaging, memory, pictures
+from sdfrecon import image_console, imaging, memory, pictures
 from sdfrecon.fit import Interrupted
 from sdfrecon.geometry import Floats, InputError
 from sdfrecon.images import border, psnr
 
 FAST = ("--steps", "60", "--width", "32", "--device", "cpu", "--size", "24")
 SMALL = pictures.read_image("astronaut")[40:200:8, 140:300:8]
+
+
+@pytest.fixture(autouse=True)
+def _quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are there, and empty: what is in them `test_pictures` says."""
+    monkeypatch.setattr(pictures, "save_figure", lambda path, _: path.touch())
 
 
 @pytest.fixture
@@ -60,7 +66,7 @@ def test_from_an_image_to_a_field_to_pictures(tmp_path: Path, capsys: pytest.Cap
 
 def shrunk(name: str) -> Floats:
     """A sample as the command sees it, 24 pixels wide."""
-    return image_commands._image(Path(name), 24)
+    return image_console.load_image(Path(name), 24)
 
 
 def alike(a: Floats, b: Floats) -> float:
@@ -168,6 +174,32 @@ def test_blending_leaves_the_target_outside_the_mask(
     assert (both[inside] != target[inside]).mean() > 0.9
 
 
+def test_what_is_hidden_in_a_target_does_not_show_in_a_jpeg(tmp_path: Path, picture: Path) -> None:
+    target = np.dstack([np.full((40, 40, 3), 0.8), np.ones((40, 40))])
+    target[:, 25:] = (1, 0, 0, 0)
+    pictures.write_image(tmp_path / "target.png", target)
+    run("image", "blend", picture, tmp_path / "target.png", "--output", tmp_path / "both.jpg", *FAST[:-2])
+    hidden = pictures.read_image(tmp_path / "both.jpg")[25:, 25:]
+    np.testing.assert_allclose(hidden, 0.8, atol=0.05)
+
+
+def test_networks_that_were_fitted_are_told_of_though_the_next_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve, calls = imaging.solve, list[object]()
+
+    def stopped(*args: Any, **known: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return solve(*args, **known)
+
+    monkeypatch.setattr(imaging, "solve", stopped)
+    with pytest.raises(SystemExit):
+        run("image", "activations", "--output", tmp_path, *FAST, "--quiet")
+    assert list(json.loads((tmp_path / "psnr.json").read_text())) == ["ReLU", "tanh"]
+
+
 def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
     alpha = np.zeros((20, 20, 1))
     alpha[8:12, 8:12] = 1
@@ -202,7 +234,7 @@ def test_a_fit_is_kept_though_nobody_can_be_told(
         if "fitted in" in line:
             raise InputError("no space left")
 
-    monkeypatch.setattr(image_commands, "say", full)
+    monkeypatch.setattr(image_console, "say", full)
     names = {
         "fit": ("a.safetensors", "preview.png"),
         "poisson": ("p.png", "p_figure.png", "p.safetensors"),
@@ -225,10 +257,14 @@ def test_where_no_picture_can_be_written_the_field_is_kept(
         raise InputError(f"cannot write {path}: no space left")
 
     monkeypatch.setattr(pictures, "write_image", full)
-    said = refused(capsys, "image", "poisson", picture, "--output", tmp_path / "a.png", *FAST, "--quiet")
-    assert "the field is kept, " in said
-    assert "a.safetensors: see `sdfrecon image render`" in said
-    assert (tmp_path / "a.safetensors").is_file()
+    field, fast = tmp_path / "a.safetensors", FAST[:-2]
+    for call, words in (
+        (("poisson", picture, "--output", tmp_path / "a.png"), "the field is kept, "),
+        (("fit", picture, "--output", field, "--preview", tmp_path / "a.png"), "the field is kept, "),
+        (("blend", picture, picture, "--output", tmp_path / "a.png"), "the field of what is put in is kept, "),
+    ):
+        assert f"{words}{field}" in refused(capsys, "image", *call, *fast, "--quiet")
+        field.unlink()
 
 
 def test_a_region_keeps_its_shape(tmp_path: Path, picture: Path) -> None:
@@ -250,7 +286,7 @@ def test_what_is_hidden_under_transparency_is_nowhere_to_be_seen(tmp_path: Path,
     image = np.ones((32, 32, 4))
     image[:, :16], image[:, 16:, 3] = (1, 0, 0, 1), 0
     pictures.write_image(tmp_path / "logo.png", image)
-    read = image_commands._image(tmp_path / "logo.png", size)
+    read = image_console.load_image(tmp_path / "logo.png", size)
     np.testing.assert_allclose(read[..., :3], np.tile([1.0, 0, 0], (*read.shape[:2], 1)), atol=1e-6)
     assert read[..., 3].min() < 1e-6 < 0.9 < read[..., 3].max()
     if size is not None:
@@ -261,7 +297,7 @@ def test_what_is_hidden_under_transparency_is_nowhere_to_be_seen(tmp_path: Path,
 def test_a_folder_called_like_a_sample_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("camera").mkdir()
-    image_commands._folder([Path("camera")], Path("camera"), ["figure.png"])
+    image_console.check_in_folder([Path("camera")], Path("camera"), ["figure.png"])
 
 
 def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,6 +316,7 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("no such file", ("fit", tmp_path / "none.png", "--output", tmp_path / "g.safetensors")),
         ("cannot read", ("fit", tmp_path / "broken.png", "--output", tmp_path / "g.safetensors")),
         ("unknown ending", ("fit", picture, "--output", tmp_path / "g.png")),
+        ("a picture is written as one of", ("poisson", picture, "--output", tmp_path / "g.safetensors")),
         ("would be overwritten", ("poisson", picture, "--output", picture)),
         ("--steps must be at least 1", ("fit", picture, "--output", tmp_path / "g.safetensors", "--steps", "0")),
         ("--size must be at least 8", ("fit", picture, "--output", tmp_path / "g.safetensors", "--size", "2")),
