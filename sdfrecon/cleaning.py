@@ -21,6 +21,8 @@ STRAY_SHARE, CROWDED = 0.01, 0.2
 width that is little for nine tenths of them."""
 FEW = 200
 """Fewer points say little of a surface, however simple it is."""
+THIN = 1e-6
+"""The share of a scan's length below which its width is rounding in its file."""
 BEHIND = 0.3
 """The sine from which on a point is behind a neighbour's tangent plane, as a thin wall's front is behind its back."""
 Neighbours = tuple[NDArray[np.int64], Floats, Floats, Floats]
@@ -61,12 +63,13 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
             f"reconstruct each on its own; that one is --box {_box(cloud.points[~far], 0.01)}"
         )
     spread = np.linalg.svd(cloud.points - cloud.points.mean(axis=0), compute_uv=False)
-    if not spread[1] > 1e-9 * spread[0]:
+    if not spread[1] > THIN * spread[0]:
         raise InputError("expected points of a surface; got points on a line: check the columns of the file")
     if (seam := at_a_seam(around, lost)) > 0.25 * len(cloud) ** 0.5:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
-            "flipped, and the surface will suffer: orient them first, or pass --estimate-normals"
+            "flipped, and the surface will suffer: orient them first, or pass --estimate-normals; where it was passed, "
+            "--viewpoint X Y Z, a place that sees the surface, too"
         )
     if step := _single_step(cloud.points, float(np.median(around[1][:, 0]))):
         notes.append(

@@ -49,7 +49,7 @@ def reconstruct(command: Reconstruct) -> None:
     from sdfrecon import fieldfiles, files, meshfiles
     from sdfrecon.cleaning import check_normals, to_fit
     from sdfrecon.reconstruction import run_of
-    from sdfrecon.run_dir import check_folder
+    from sdfrecon.run_dir import FINISHED, check_folder
 
     scan, config = command.scan, _config(command)
     check_places([scan], [])
@@ -121,7 +121,7 @@ def reconstruct(command: Reconstruct) -> None:
     if command.run_dir is not None:
         run |= {f"{name}_sha256": path and files.sha256(path) for name, path in stay.items()}
         run |= {"triangles": len(result.mesh.faces), "watertight": result.mesh.is_watertight}
-        files.write_text(run_dir / "run.json", json.dumps(run, indent=2) + "\n")
+        files.write_text(run_dir / FINISHED, json.dumps(run, indent=2) + "\n")
     tell(f"fitted and meshed in {took}")
     if left:
         tell(f"{run_dir} still holds an interrupted run of another scan or with other options: delete it if not wanted")

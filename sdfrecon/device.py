@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from numbers import Integral
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,8 +23,8 @@ _LOCK, _USE = threading.Lock(), SimpleNamespace(count=0, settings=ExitStack())
 
 def seeded(seed: int, where: torch.device) -> torch.Generator:
     """Random numbers on a device. Raises InputError for a seed that is none."""
-    if not 0 <= seed < 1 << 63:
-        raise InputError(f"the seed must be from 0 to 2^63 - 1; got {seed}")
+    if not (isinstance(seed, Integral) and 0 <= seed < 1 << 63):
+        raise InputError(f"the seed must be from 0 to 2^63 - 1, a whole number; got {seed}")
     return torch.Generator(where).manual_seed(int(seed))
 
 

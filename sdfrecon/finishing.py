@@ -175,7 +175,7 @@ def missing(mesh: Mesh, field: Field, cloud: PointCloud, resolution: int) -> lis
     What is thinner than a cell can lie between the places where the field was asked for.
     """
     some, cell = cloud.thinned(SOME).points, field.frame.cell(resolution)
-    away = cKDTree(mesh.vertices).query(some, workers=-1)[0]
+    away = cKDTree(mesh.vertices, balanced_tree=False, compact_nodes=False).query(some, workers=-1)[0]
     lost = float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
     if lost <= WORTH_SAYING:
         return []

@@ -71,8 +71,9 @@ class PointCloud:
     """Points of a surface, with what the scanner knew of each.
 
     points: (n, 3) float64, world units. normals: (n, 3) float64, pointing out of the object, or None.
-    colors: (n, 3) uint8 RGB, or None. Raises InputError where the shapes disagree, and for colours that are
-    not whole numbers from 0 to 255 (Open3D's are floats up to 1, trimesh's have a fourth column).
+    colors: (n, 3) uint8 RGB, or None. An array of these types that holds its own memory is kept, not copied. Raises
+    InputError where the shapes disagree, and for colours that are not whole numbers from 0 to 255 (Open3D's are floats
+    up to 1, trimesh's have a fourth column).
     """
 
     points: Floats

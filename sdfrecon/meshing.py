@@ -36,8 +36,8 @@ def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, 
     vertices, faces = polygonise(lattice, blocks)
     if not len(faces):
         raise InputError(
-            f"the field has no surface at level {level:g}, or one thinner than a cell: choose a level nearer to zero, "
-            "a higher resolution, or a longer fit"
+            f"the field has no surface at level {level:g}, or one thinner than a cell: choose "
+            f"{'a level nearer to zero, ' if level else ''}a higher resolution, or a longer fit"
         )
     return project(lattice, vertices, faces)
 

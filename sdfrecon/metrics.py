@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -43,17 +44,17 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     Accuracy and completeness are means as in Jensen et al. 2014, the F-score is Knapitsch et al. 2017's, the mean |cos|
     of normals Mescheder et al. 2019's. Raises InputError where either is empty, and for no samples.
     """
-    if samples < 1:
-        raise InputError(f"comparing needs at least one sample; got {samples}")
+    if not (isinstance(samples, Integral) and samples >= 1):
+        raise InputError(f"comparing needs a whole number of samples, at least one; got {samples}")
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))
         if reference.normals is not None:
             finite_ones = np.where(finite(reference.normals)[:, None], reference.normals, 0)
             reference = replace(reference, normals=unit_vectors(finite_ones))
-    # Vertices of no triangle are no part of a surface.
-    mesh = mesh.keep_faces(np.ones(len(mesh.faces), bool))
+    # Vertices of no triangle are no part of a surface, nor are triangles that are nowhere.
+    mesh = mesh.keep_faces(finite(mesh.vertices)[mesh.faces].all(axis=1))
     if isinstance(reference, Mesh):
-        reference = reference.keep_faces(np.ones(len(reference.faces), bool))
+        reference = reference.keep_faces(finite(reference.vertices)[reference.faces].all(axis=1))
     for what in (mesh, reference):
         empty = not (0 < what.areas.sum() < np.inf if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:

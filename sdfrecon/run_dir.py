@@ -14,6 +14,9 @@ from sdfrecon.geometry import InputError
 Losses = dict[int, dict[str, float]]
 """By the number of steps done, every constraint's share of the loss."""
 
+FINISHED = "run.json"
+"""What is in the folder of a run that came to its end and is kept."""
+
 
 class RunDir:
     """Files called after a key that only the same run has: two runs cannot take each other's."""
@@ -61,19 +64,21 @@ class RunDir:
             yield
 
     def remove(self) -> bool:
-        """Takes away the files of this run, and the folder if nothing else is in it: whether another run's are.
+        """Takes away the files of this run, and the folder if nothing else is in it: whether an interrupted one's are.
 
-        Not while another run uses it.
+        Not while another run uses it, nor where one is kept.
         """
         with suppress(InputError, PermissionError), self.in_use():
+            if (self.folder / FINISHED).exists():
+                return False
             for path in (self.checkpoint, self._losses, *self.folder.glob(".checkpoint-*")):
                 path.unlink(missing_ok=True)
             if any(self.folder.glob("checkpoint-*")):
                 return True
             for path in (self._lock, *self.folder.glob("losses-*")):
                 path.unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        with suppress(OSError):  # where anything else is in it
+            self.folder.rmdir()
         return False
 
 

@@ -182,9 +182,10 @@ def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
     from sdfrecon.reconstruction import run_of
+    from sdfrecon.run_dir import FINISHED
 
     try:
-        run = json.loads((command.run_dir / "run.json").read_text("utf-8"))
+        run = json.loads((command.run_dir / FINISHED).read_text("utf-8"))
         places = [run[name] for name in ("scan", "mesh", "field", "seconds", "notes", "command")][:3]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(
