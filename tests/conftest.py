@@ -1,7 +1,10 @@
 """What several test files need: where the data are."""
 
+import gc
 import os
+import resource
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,16 @@ def device(request: pytest.FixtureRequest) -> str:
 def _drawn_alike() -> None:
     """Torch's own random numbers are the same in every test, whichever others run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """Lets no file grow beyond so many bytes: that refuses a write halfway, as a full disk does. -1 ends it."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (before[0] if most < 0 else most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+    gc.collect()  # trimesh leaves a file that it cannot write open
 
 
 @pytest.fixture

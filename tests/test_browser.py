@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +86,27 @@ def drag(page: Any, x: float, y: float) -> None:
     page.mouse.up()
 
 
-def test_the_report_turns_in_a_browser(
-    page: Any, tmp_path: Path, ring_and_ball: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = tmp_path / "run"
-    words = ["reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", "--run-dir", kept, "--report", *FAST]
-    monkeypatch.setattr("sys.argv", ["sdfrecon", *map(str, words)])
-    run(*words)
-    run("report", kept)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with a fitted ring.ply, ring.safetensors and ring.html, its run as `run`, and the command's words."""
+    folder = tmp_path_factory.mktemp("made")
+    scan = Path(__file__).parent.parent / "data" / "ring_and_ball.ply"
+    words = ["sdfrecon", "reconstruct", str(scan), "--output", str(folder / "ring.ply"), "--run-dir",
+             str(folder / "run"), "--report", *FAST]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", words)
+        run(*words[1:])
+    return folder, words
+
+
+def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, made: tuple[Path, list[str]]) -> None:
+    folder, words = made
+    run("report", folder / "run")
     figures = []
-    for written in (tmp_path / "ring.html", kept / "report.html"):
+    for written in (folder / "ring.html", folder / "run" / "report.html"):
         page.goto(written.as_uri())
         page.wait_for_function(CAMERAS + ".length === 3")
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(1000)
         figures.append(page.inner_text("table"))
     assert "12,593 points" in figures[0]
     assert "field at the points" in figures[0]
@@ -107,7 +116,7 @@ def test_the_report_turns_in_a_browser(
         "square",
         None,
     }
-    assert page.inner_text("pre") == shlex.join(["sdfrecon", *map(str, words)]), "the command that makes it again"
+    assert page.inner_text("pre") == shlex.join(words), "the command that makes it again"
     box = page.locator(".js-plotly-plot").first.bounding_box()
     view = {"x": box["x"], "y": box["y"], "width": box["width"], "height": box["height"]}
     before, eyes = shot(page, tmp_path / "before.png", **view), page.evaluate(EYES)
@@ -124,22 +133,24 @@ def test_the_report_turns_in_a_browser(
         assert (np.abs(old - new).max(axis=2) > 30).mean() > 0.01, "every view has turned"
 
 
-def test_meshes_are_compared_in_a_browser(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
-    run("reconstruct", ring_and_ball, "--output", tmp_path / "a.ply", *FAST)
-    run("mesh", tmp_path / "a.safetensors", "--output", tmp_path / "b.ply", "--level", "0.03", "--resolution", "48")
-    run("compare", tmp_path / "a.ply", ring_and_ball, "--others", tmp_path / "b.ply", "--report", tmp_path / "c.html")
+def test_meshes_are_compared_in_a_browser(
+    page: Any, tmp_path: Path, ring_and_ball: Path, made: tuple[Path, list[str]]
+) -> None:
+    mesh, other = made[0] / "ring.ply", tmp_path / "b.ply"
+    run("mesh", mesh.with_suffix(".safetensors"), "--output", other, "--level", "0.03", "--resolution", "48")
+    run("compare", mesh, ring_and_ball, "--others", other, "--report", tmp_path / "c.html")
     page.goto((tmp_path / "c.html").as_uri())
     page.wait_for_function(CAMERAS + ".length === 2")
     scales = page.evaluate("document.querySelector('.js-plotly-plot').data.map(t => [t.cmin, t.cmax])")
     assert scales[0] == scales[1], "one colour scale"
-    page.wait_for_timeout(1500)
+    page.wait_for_timeout(1000)
     left, right = np.array_split(shot(page, tmp_path / "compare.png"), 2, axis=1)
     assert (np.ptp(left, axis=2) > 40).mean() > 0.02
     assert (np.ptp(right, axis=2) > 40).mean() > 0.02
 
 
 def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
-    cloud, config = files.read_cloud(ring_and_ball), PRESETS["draft"]
+    cloud, config = files.read_cloud(ring_and_ball), replace(PRESETS["draft"], resolution=64)
     live = LiveViewer(cloud, Frame.around(cloud, config.margin), port=8123)
     assert live.address.startswith("http://127.0.0.1:")
     page.goto(live.address)
@@ -149,7 +160,7 @@ def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, 
     def watch(step: int, *rest: Any) -> bool:
         steps.append(step)
         ended = live(step, *rest)
-        if step == 300:
+        if step == 150:
             live._show(rest[1])
             page.wait_for_timeout(3000)
             first = shot(page, tmp_path / "live.png", x=0, y=0, width=1100, height=900)
@@ -158,24 +169,23 @@ def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, 
             second = shot(page, tmp_path / "turned.png", x=0, y=0, width=1100, height=900)
             assert (np.abs(first - np.median(first, axis=(0, 1))).max(axis=2) > 30).mean() > 0.03, "the object is there"
             assert (np.abs(first - second).max(axis=2) > 30).mean() > 0.02, "it has turned"
-            assert "step 300" in page.inner_text("body")
+            assert "step 150" in page.inner_text("body")
             page.get_by_text("stop here and mesh").click()
             soon(lambda: live.stopped, page)
         return ended
 
     result = reconstruct(cloud, config, device="cpu", watch=watch)
-    assert steps[-1] == 350, "it ended early, at the next look"
+    assert steps[-1] == 200, "it ended early, at the next look"
     assert len(result.mesh.faces) > 1000
     live.close()
 
 
 @pytest.mark.parametrize("what", ["scan", "mesh", "field"])
-def test_a_file_is_shown_here_alone_until_ctrl_c(page: Any, tmp_path: Path, ring_and_ball: Path, what: str) -> None:
-    shown = ring_and_ball
-    if what != "scan":
-        run("reconstruct", ring_and_ball, "--output", tmp_path / "ring.ply", *FAST)
-        shown = tmp_path / ("ring.ply" if what == "mesh" else "ring.safetensors")
-    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140"]
+def test_a_file_is_shown_here_alone_until_ctrl_c(
+    page: Any, tmp_path: Path, ring_and_ball: Path, made: tuple[Path, list[str]], what: str
+) -> None:
+    shown = {"scan": ring_and_ball, "mesh": made[0] / "ring.ply", "field": made[0] / "ring.safetensors"}[what]
+    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140", "--resolution", "64"]
     # A shell that runs this in the background has Ctrl-C ignored, and so would have the viewer.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (

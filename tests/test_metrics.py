@@ -15,7 +15,7 @@ def moved(mesh: Mesh, by: tuple[float, float, float]) -> Mesh:
 
 
 def test_a_mesh_is_at_no_distance_from_itself() -> None:
-    same = compare(BALL, BALL)
+    same = compare(BALL, BALL, 10_000)
     assert same.hausdorff < 1e-5  # the ray caster works in single precision
     assert same.chamfer < 1e-7
     assert set(same.f_score.values()) == {1.0}
@@ -24,7 +24,7 @@ def test_a_mesh_is_at_no_distance_from_itself() -> None:
 
 
 def test_a_plane_and_its_copy_are_as_far_as_it_was_moved() -> None:
-    result = compare(moved(SQUARE, (0, 0, 0.25)), SQUARE)
+    result = compare(moved(SQUARE, (0, 0, 0.25)), SQUARE, 10_000)
     for figure in (result.accuracy, result.completeness, result.chamfer, result.hausdorff, result.percentile_99):
         assert figure == pytest.approx(0.25, rel=1e-5)
     assert set(result.f_score.values()) == {0.0}
@@ -55,13 +55,13 @@ def test_normals_are_compared_by_their_cosine() -> None:
     tilted = Mesh(np.stack([x, y * np.cos(np.radians(60)), y * np.sin(np.radians(60))], axis=1), SQUARE.faces)
     turned = Mesh(tilted.vertices, tilted.faces[:, ::-1])
     for mesh in (tilted, turned):
-        assert compare(mesh, SQUARE).normal_consistency == pytest.approx(0.5)
+        assert compare(mesh, SQUARE, 10_000).normal_consistency == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])
 def test_figures_have_the_units_of_the_files_and_their_place_does_not_matter(scale: float) -> None:
     reference = Mesh(SQUARE.vertices * scale + [7e6 * scale, 0, 0], SQUARE.faces)
-    result = compare(moved(reference, (0, 0, 0.1 * scale)), reference)
+    result = compare(moved(reference, (0, 0, 0.1 * scale)), reference, 10_000)
     assert result.chamfer == pytest.approx(0.1 * scale, rel=1e-4)
 
 
@@ -102,7 +102,15 @@ def test_rays_hit_the_first_triangle_or_none() -> None:
     np.testing.assert_allclose(weights[0] @ two.vertices[two.faces[0]], [0.75, 0.25, 0], atol=1e-6)
 
 
+def test_triangles_that_are_nowhere_do_not_count() -> None:
+    corners = np.concatenate([SQUARE.vertices, [[np.nan] * 3]])
+    torn = Mesh(corners, np.concatenate([SQUARE.faces, [[0, 1, 4]]]))
+    assert compare(torn, SQUARE, 1000).chamfer < 1e-7
+
+
 def test_nothing_cannot_be_compared() -> None:
+    with pytest.raises(InputError, match="a whole number of samples"):
+        compare(SQUARE, SQUARE, 1e5)
     with pytest.raises(InputError, match="a mesh with an area"):
         compare(Mesh(np.zeros((3, 3)), np.empty((0, 3))), SQUARE)
     with pytest.raises(InputError, match="several points"):

@@ -25,6 +25,9 @@ from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 from sdfrecon.siren import Siren, SirenConfig
 
 SHORT = replace(PRESETS["draft"], fit=replace(PRESETS["draft"].fit, steps=400), resolution=96)
+SMALL = SurfaceConfig(256, near_surface=64, in_box=64, pool=2000)
+QUICK = replace(SHORT, fit=replace(SHORT.fit, steps=20), surface=SMALL, resolution=32)
+"""For a fit whose shape says nothing."""
 
 
 class Balls(Siren):
@@ -72,7 +75,7 @@ def test_the_field_is_the_signed_distance(result: Reconstruction) -> None:
     assert (np.sign(result.field.distance(points)) == np.sign(RING_AND_BALL(points)))[sides].all()
 
 
-@pytest.mark.parametrize(("points", "omega"), [(500, 13.6), (4000, 30.0), (20_000, 57.0), (200_000, 60.0)])
+@pytest.mark.parametrize(("points", "omega"), [(500, 13.6), (4000, 30.0), (20_000, 57.0), (30_000, 60.0)])
 def test_the_first_layer_is_as_fine_as_the_points(points: int, omega: float) -> None:
     ball, thin = evenly_spread(points), np.array([1.0, 0.1, 0.1])
     unit = PointCloud(0.9 * ball * thin, ball / thin)
@@ -85,7 +88,8 @@ def test_the_first_layer_is_as_fine_as_the_points(points: int, omega: float) -> 
 
 def test_a_ball_of_few_points_is_round() -> None:
     ball = unit_vectors(np.random.default_rng(0).normal(size=(150, 3)))
-    mesh = reconstruct(PointCloud(ball, ball), replace(SHORT, resolution=48), device="cpu").mesh
+    config = replace(SHORT, fit=replace(SHORT.fit, steps=200), surface=SurfaceConfig(pool=10_000), resolution=48)
+    mesh = reconstruct(PointCloud(ball, ball), config, device="cpu").mesh
     assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1).mean() < 0.01
 
 
@@ -111,11 +115,11 @@ def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -
 
 def test_what_a_program_has_as_its_own_numbers_changes_no_fit() -> None:
     ball = evenly_spread(1000)
-    cloud, config = PointCloud(ball, ball), replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=16)
-    expected = reconstruct(cloud, config, device="cpu").field
+    cloud = PointCloud(ball, ball)
+    expected = reconstruct(cloud, QUICK, device="cpu").field
     torch.set_default_dtype(torch.float64)
     try:
-        made = reconstruct(cloud, config, device="cpu").field
+        made = reconstruct(cloud, QUICK, device="cpu").field
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(made.siren.parameters(), expected.siren.parameters(), strict=True):
@@ -131,35 +135,24 @@ def test_a_trim_finer_than_the_points_is_refused_before_the_fit(monkeypatch: pyt
 
 def test_the_network_that_was_fitted_is_what_is_told_of_it() -> None:
     ball, thin = evenly_spread(20_000), np.array([1.0, 0.1, 0.1])
-    cloud = PointCloud(ball * thin, ball / thin)
-    field = reconstruct(cloud, replace(SHORT, fit=replace(SHORT.fit, steps=100), resolution=32)).field
+    field = reconstruct(PointCloud(ball * thin, ball / thin), replace(QUICK, fit=FitConfig(50))).field
     assert field.siren.config.first_omega_0 > 31
     assert field.about["config"]["siren"] == asdict(field.siren.config)
-
-
-def test_units_and_place_of_the_scan_come_back(ring_and_ball: Path) -> None:
-    cloud = sdfrecon.read_cloud(ring_and_ball)
-    place, size = np.array([4.5e6, 5.5e6, 200.0]), 30.0
-    moved = PointCloud(cloud.points * size + place, cloud.normals)
-    config = replace(SHORT, fit=replace(SHORT.fit, steps=120), resolution=48)
-    vertices = reconstruct(moved, config).mesh.vertices
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    np.testing.assert_allclose((low - place) / size, [-0.95, -0.95, -0.35], atol=0.05)
-    np.testing.assert_allclose((high - place) / size, [0.95, 0.95, 0.35], atol=0.05)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_makes_a_mesh(name: str) -> None:
     ball, config = evenly_spread(500), PRESETS[name]
     config = replace(config, fit=replace(config.fit, steps=60), dense_steps=None, resolution=16)
+    if config.surface is not None:
+        config = replace(config, surface=replace(config.surface, pool=2000))
     mesh = reconstruct(PointCloud(ball, ball), config, device="cpu").mesh
     assert np.median(np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1)) < 0.03, "the paper's has phantoms beside it"
 
 
 def test_the_same_seed_gives_the_same_bytes(ring_and_ball: Path) -> None:
-    config = replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
     cloud = sdfrecon.read_cloud(ring_and_ball)
-    first, again, other = (reconstruct(cloud, replace(config, seed=s)).mesh.vertices for s in (3, 3, 4))
+    first, again, other = (reconstruct(cloud, replace(QUICK, seed=s)).mesh.vertices for s in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
 
@@ -196,16 +189,10 @@ def test_noisy_points_weigh_less_in_the_fit(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(reconstruction, "surface", watched)
     ball = evenly_spread(3000)
     noisy = ball * (1 + np.random.default_rng(0).normal(0, 0.03, (3000, 1)))
-    config = replace(PRESETS["draft"], fit=FitConfig(100), resolution=32)
+    config = replace(PRESETS["draft"], fit=FitConfig(50), surface=SMALL, resolution=32)
     notes = [" ".join(reconstruct(PointCloud(points, ball), config).notes) for points in (ball, noisy)]
     assert ["the surface passes between them" in note for note in notes] == [False, True]
     assert asked[1].final_zero_level < asked[0].final_zero_level == SurfaceConfig.final_zero_level
-
-
-def test_what_happened_to_the_fit_is_told_of_it(ring_and_ball: Path) -> None:
-    result = reconstruct(sdfrecon.read_cloud(ring_and_ball), SHORT, watch=lambda step, *_: step == 100)
-    assert "the fit was ended after 100 of 400 steps" in result.notes
-    assert result.field.about["steps"] == 100
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -226,15 +213,14 @@ def test_a_presets_time_is_measured_on_a_whole_step_of_it(name: str, monkeypatch
     "around", [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", dtype=torch.bfloat16)]
 )
 def test_it_learns_where_the_program_around_it_does_not(ring_and_ball: Path, around: Any) -> None:
-    cloud, config = sdfrecon.read_cloud(ring_and_ball), replace(SHORT, fit=replace(SHORT.fit, steps=20), resolution=32)
-    expected = reconstruct(cloud, config).mesh.vertices
+    cloud = sdfrecon.read_cloud(ring_and_ball)
+    expected = reconstruct(cloud, QUICK).mesh.vertices
     with around():
-        np.testing.assert_array_equal(reconstruct(cloud, config).mesh.vertices, expected)
+        np.testing.assert_array_equal(reconstruct(cloud, QUICK).mesh.vertices, expected)
 
 
 def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Path) -> None:
-    fit = replace(SHORT.fit, steps=20)
-    config = replace(SHORT, fit=fit, resolution=np.int8(32), seed=np.int64(3), trim=np.float32(0))
+    config = replace(QUICK, resolution=np.int8(32), seed=np.int64(3), trim=np.float32(0))
     result = reconstruct(sdfrecon.read_cloud(ring_and_ball), config, run_dir=str(tmp_path / "run"))
     sdfrecon.save_field(tmp_path / "a.safetensors", result.field)
     about = sdfrecon.load_field(tmp_path / "a.safetensors").about
@@ -264,8 +250,9 @@ def test_what_does_not_exist_is_named() -> None:
         reconstruct(PointCloud(np.eye(3)), "best")
     with pytest.raises(InputError, match="at least 10 different points; got 0: check the file"):
         reconstruct(PointCloud(np.zeros((0, 3)), np.zeros((0, 3))))
-    with pytest.raises(InputError, match="the seed must be from 0"):
-        reconstruct(PointCloud(np.eye(3)), replace(SHORT, seed=1 << 64))
+    for seed in (1 << 64, 1.5, None):
+        with pytest.raises(InputError, match="the seed must be from 0"):
+            reconstruct(PointCloud(np.eye(3)), replace(SHORT, seed=seed))
     with pytest.raises(InputError, match="one of the devices auto, cpu, cuda; got 'gpu'"):
         pick_device("gpu")
     if not torch.cuda.is_available():
