@@ -241,7 +241,7 @@ def activations(command: ImageActivations) -> None:
         # Colours are twice as far apart as 0 and 1.
         curves[name] = list(losses), [-10 * np.log10(sum(terms.values()) / 4) for terms in losses.values()]
         lines += [took, f"{name}: PSNR {figures[name]['psnr']:.2f} dB, {field.siren.size:,} parameters"]
-        write_text(command.output / "psnr.json", json.dumps(figures, indent=2) + "\n")
+    write_text(command.output / "psnr.json", json.dumps(figures, indent=2) + "\n")
     write_panels(command.output / "figure.png", list(zip(*columns, strict=True)))
     write_curves(command.output / "curves.png", curves, "steps", "PSNR of a batch, dB")
     for line in (*lines, f"figure: {command.output / 'figure.png'}, training: {command.output / 'curves.png'}"):

@@ -183,23 +183,6 @@ def test_what_is_hidden_in_a_target_does_not_show_in_a_jpeg(tmp_path: Path, pict
     np.testing.assert_allclose(hidden, 0.8, atol=0.05)
 
 
-def test_networks_that_were_fitted_are_told_of_though_the_next_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    solve, calls = imaging.solve, list[object]()
-
-    def stopped(*args: Any, **known: Any) -> Any:
-        calls.append(args)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return solve(*args, **known)
-
-    monkeypatch.setattr(imaging, "solve", stopped)
-    with pytest.raises(SystemExit):
-        run("image", "activations", "--output", tmp_path, *FAST, "--quiet")
-    assert list(json.loads((tmp_path / "psnr.json").read_text())) == ["ReLU", "tanh"]
-
-
 def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
     alpha = np.zeros((20, 20, 1))
     alpha[8:12, 8:12] = 1
