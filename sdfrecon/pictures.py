@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ Panel = tuple[str, Floats]
 def read_image(path: str | Path) -> Floats:
     """(h, w, c) colours from 0 to 1 of a grey, RGB or RGBA picture of 8 or 16 bits a channel, or of floats.
 
-    Of 16 bits of colour in a PNG, or in a TIFF that LZW compressed, the upper 8 are read.
+    Of 16 bits of colour in a PNG, or in a TIFF that LZW compressed, the upper 8 are read. Colours of another RGB, such
+    as a phone's Display P3, become sRGB's by the profile in a PNG or JPEG; a TIFF's is passed over.
     camera and astronaut, where there is no such file, are scikit-image's. Raises InputError for what cannot be read,
     and for images of less than three rows or columns, which have no Laplacian.
     """
@@ -105,12 +107,25 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
     mode = "RGBA" if clear else SHOWN_AS.get(file.mode, file.mode)
     mode = file.palette.mode if mode == "P" and file.palette else mode
     _check_room(path, (file.height, file.width), Image.getmodebands(mode))
-    pixels = np.asarray(file.convert(mode))
+    pixels = np.asarray(_in_srgb(file.convert(mode)))
     try:
         turned = 1 if file.format == "TIFF" else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
     except Exception:  # what is damaged there leaves the pixels whole
         turned = 1
     return _upright(pixels, turned)
+
+
+def _in_srgb(picture: Any) -> Any:
+    """A picture of Pillow's, in sRGB where its profile says that its colours are another RGB's."""
+    from PIL import ImageCms
+
+    profile = picture.info.get("icc_profile")
+    if profile and picture.mode in ("RGB", "RGBA"):
+        with suppress(ImageCms.PyCMSError, OSError):  # of one that is damaged the colours are taken as they are
+            own = ImageCms.ImageCmsProfile(BytesIO(profile))
+            if own.profile.xcolor_space.strip() == "RGB":
+                return ImageCms.profileToProfile(picture, own, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")))
+    return picture
 
 
 def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:

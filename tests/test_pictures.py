@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from skimage.io import imsave
 
 from sdfrecon import memory, pictures
@@ -259,6 +259,16 @@ def test_derivatives_are_shown_by_length_direction_and_sign() -> None:
     np.testing.assert_allclose(hues[0, 1], [0, 1, 1], atol=1e-9)
     np.testing.assert_allclose(pictures.signed(np.array([[[-1.0], [0.0], [1.0]]]))[0, :, 0], [0, 0.5, 1])
     assert pictures.signed(COLOURS).shape == (6, 8, 3)
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_colours_are_those_that_the_profile_says(tmp_path: Path, ending: str) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned = srgb.replace(b"rXYZ", b"tmp ").replace(b"gXYZ", b"rXYZ").replace(b"tmp ", b"gXYZ")  # red is green there
+    red, path = Image.new("RGB", (8, 8), (255, 0, 0)), tmp_path / f"a.{ending}"
+    for profile, seen in ((srgb, 0), (turned, 1), (turned[:300], 0), (b"none", 0)):
+        red.save(path, icc_profile=profile, quality=95)
+        np.testing.assert_allclose(pictures.read_image(path), np.tile(np.eye(3)[seen], (8, 8, 1)), atol=0.02)
 
 
 def test_figures_are_written_whole(tmp_path: Path) -> None:
