@@ -1,6 +1,6 @@
 """Kills the command at random moments and starts it again: `python benchmarks/kill.py SCAN [--kills 100]`.
 
-Writing takes a moment only, so that every third kill waits for the mesh's file and falls just after it appears.
+Writing takes a moment only, so that every third kill waits for the field's file and falls just after it appears.
 Each time that the command comes to its end, mesh and field are compared, byte for byte, with those of a run that was
 left alone, and it starts anew. After each kill -9 there must be no mesh or field that is not whole.
 """
@@ -24,8 +24,8 @@ class Found:
 
     kills: int = 0
     with_a_checkpoint: int = 0
-    with_the_mesh_written_and_the_field_not: int = 0
-    with_the_field_written: int = 0
+    with_the_field_written_and_the_mesh_not: int = 0
+    with_the_mesh_written: int = 0
     corrupt_files: int = 0
     runs_that_came_to_their_end: int = 0
     of_them_gone_on_from_a_checkpoint: int = 0
@@ -44,7 +44,7 @@ class Args:
     longest: float = 8.0
     """Seconds between start and kill, at most."""
     writing: float = 0.05
-    """Seconds between the mesh's file and the kill, at most, in every third kill."""
+    """Seconds between the field's file and the kill, at most, in every third kill."""
     steps: int = 300
     """Of the fit."""
     resolution: int = 160
@@ -64,13 +64,13 @@ def main(args: Args) -> None:
         subprocess.run([*command, "--output", str(whole)], check=True)
         print(f"left alone it takes {time.time() - start:.1f} s\n")
         results = [(killed.with_suffix(s), whole.with_suffix(s).read_bytes()) for s in (".ply", ".safetensors")]
-        mesh = results[0][0]
+        field = results[1][0]
         while found.kills < args.kills:
             goes_on = bool(checkpoints(killed))
             before, start = [changed(path) for path, _ in results], time.time()
             process = subprocess.Popen([*command, "--output", str(killed)])
             if found.kills % 3 == 2:
-                while process.poll() is None and changed(mesh) == before[0]:
+                while process.poll() is None and changed(field) == before[1]:
                     time.sleep(0.001)
                 moment = moments.uniform(0, args.writing)
             else:
@@ -85,8 +85,8 @@ def main(args: Args) -> None:
                 found.kills += 1
                 found.with_a_checkpoint += bool(saved)
                 mesh_there, field_there = (changed(path) != at for (path, _), at in zip(results, before, strict=True))
-                found.with_the_mesh_written_and_the_field_not += mesh_there and not field_there
-                found.with_the_field_written += field_there
+                found.with_the_field_written_and_the_mesh_not += field_there and not mesh_there
+                found.with_the_mesh_written += mesh_there
                 found.corrupt_files += sum(path.exists() and path.read_bytes() != good for path, good in results)
                 continue
             if status:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sdfrecon.cli import SPINS
+from sdfrecon.cli import alone
 
-os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # before torch is there: as the command has it
+alone()  # before torch is there: as the command
 
-import torch
+import torch  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ROOT = Path(__file__).parent.parent

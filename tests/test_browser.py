@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import re
 import shlex
 import shutil
 import signal
@@ -102,15 +103,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, made: tuple[Path, list[str]]) -> None:
     folder, words = made
     run("report", folder / "run")
-    figures = []
-    for written in (folder / "ring.html", folder / "run" / "report.html"):
-        page.goto(written.as_uri())
-        page.wait_for_function(CAMERAS + ".length === 3")
-        page.wait_for_timeout(1000)
-        figures.append(page.inner_text("table"))
-    assert "12,593 points" in figures[0]
-    assert "field at the points" in figures[0]
-    assert figures[0] == figures[1]
+    written = folder / "run" / "report.html"
+    first, again = (re.findall("<table.*?</table>", path.read_text()) for path in (folder / "ring.html", written))
+    assert first == again
+    page.goto(written.as_uri())
+    page.wait_for_function(CAMERAS + ".length === 3")
+    page.wait_for_timeout(1000)
+    figures = page.inner_text("table")
+    assert "12,593 points" in figures
+    assert "field at the points" in figures
     assert "No steps were recorded" not in page.inner_text("body")
     assert set(page.evaluate("document.querySelector('.js-plotly-plot').data.map(t => t.marker?.symbol)")) == {
         "square",
@@ -150,7 +151,7 @@ def test_meshes_are_compared_in_a_browser(
 
 
 def test_the_live_view_grows_turns_and_stops_the_fit(page: Any, tmp_path: Path, ring_and_ball: Path) -> None:
-    cloud, config = files.read_cloud(ring_and_ball), replace(PRESETS["draft"], resolution=64)
+    cloud, config = files.read_cloud(ring_and_ball).thinned(4000), replace(PRESETS["draft"], resolution=64)
     live = LiveViewer(cloud, Frame.around(cloud, config.margin), port=8123)
     assert live.address.startswith("http://127.0.0.1:")
     page.goto(live.address)

@@ -229,7 +229,7 @@ def test_a_fit_is_kept_though_nobody_can_be_told(
         output = tmp_path / first if what != "activations" else tmp_path / "d"
         fast = FAST[:-2] if what == "blend" else FAST
         with pytest.raises(SystemExit):
-            run("image", what, picture, *options.get(what, ()), "--output", output, *fast)
+            run("image", what, picture, *options.get(what, ()), "--output", output, *fast, "--steps", "5")
         assert all((tmp_path / name).is_file() for name in (first, *others)), what
 
 

@@ -146,6 +146,8 @@ def test_every_preset_makes_a_mesh(name: str) -> None:
     config = replace(config, fit=replace(config.fit, steps=60), dense_steps=None, resolution=16)
     if config.surface is not None:
         config = replace(config, surface=replace(config.surface, pool=2000))
+    else:  # whose network is no smaller for few points
+        config = replace(config, siren=replace(config.siren, width=128))
     mesh = reconstruct(PointCloud(ball, ball), config, device="cpu").mesh
     assert np.median(np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1)) < 0.03, "the paper's has phantoms beside it"
 

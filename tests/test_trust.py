@@ -330,10 +330,9 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
         process.stdout.close()  # as `head` does
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(60) == 1
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 2
-    assert done.stderr == b"sdfrecon: error: standard output: No space left on device: choose another place\n"
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        said = refused(capsys, *line[3:])
+    assert said == "sdfrecon: error: standard output: No space left on device: choose another place\n"
     for what in (["reconstruct", "--help"], ["--version"]):
         with subprocess.Popen([*line[:3], *what], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
             assert asked.stdout is not None
