@@ -330,7 +330,7 @@ def test_the_mesh_goes_down_a_pipe(tmp_path: Path, ring_and_ball: Path, capsys: 
         process.stdout.close()  # as `head` does
         assert b"Traceback" not in process.stderr.read()
         assert process.wait(60) == 1
-    with open("/dev/full", "w") as full, redirect_stdout(full):
+    with open("/dev/full", "w") as said_to, redirect_stdout(said_to):
         said = refused(capsys, *line[3:])
     assert said == "sdfrecon: error: standard output: No space left on device: choose another place\n"
     for what in (["reconstruct", "--help"], ["--version"]):
