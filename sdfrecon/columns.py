@@ -17,6 +17,7 @@ LOOKED_AT = 200
 DECIMAL_COMMAS = re.compile(r";.*\d,\d|\d,\d.*;|\d,\d+\s+-?\d+,\d")
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
+INDICES = ("i", "j", "k")
 KINDS = {
     "points": [
         ("x", "y", "z"),
@@ -28,7 +29,7 @@ KINDS = {
         ("normal_x", "normal_y", "normal_z"),
         ("normalx", "normaly", "normalz"),
         ("n_x", "n_y", "n_z"),
-        ("i", "j", "k"),
+        INDICES,
         *[(f"normals{mark}0", f"normals{mark}1", f"normals{mark}2") for mark in ":_"],
     ],
     "colors": [
@@ -61,7 +62,12 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if delimiter and first.endswith(delimiter):
         named, rows = named.rstrip(delimiter), (row.rstrip().rstrip(delimiter) for row in rows)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
-        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
+        try:
+            table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
+        except ValueError as error:
+            if count is not None and "to 1 at row" in str(error):
+                raise InputError("it holds several scans, each below its number of points: save each alone") from None
+            raise
     if not table.size:
         raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
     if count is not None and table.shape == (2 * count, 3):
@@ -130,7 +136,10 @@ def from_names(table: Arrays) -> Arrays:
     found = {kind: triple for kind in KINDS if (triple := _triple(kind, columns))}
     if "points" not in found:
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(table)}")
-    return {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
+    arrays = {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
+    if found.get("normals") == INDICES and _kind(arrays["normals"], alone=False) != "normals":
+        del arrays["normals"]  # they count the cells of a grid
+    return arrays
 
 
 def from_columns(table: NDArray, intensity: bool = False) -> Arrays:

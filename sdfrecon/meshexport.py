@@ -38,7 +38,7 @@ def write(path: Path, mesh: Mesh, name: str) -> None:
     elif suffix == ".glb":
         if mesh.colors is not None:
             built.vertex_attributes[COLORS] = _as_light(mesh.colors)
-        scene = trimesh.Scene()
+        scene = trimesh.Scene(base_frame="/")  # which no file is called: a node of its name would lose its place
         scene.add_geometry(built, node_name=name, transform=trimesh.transformations.translation_matrix(center))
         scene.export(path, include_normals=normals, tree_postprocessor=_complete)
     elif suffix == ".obj":

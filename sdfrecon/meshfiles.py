@@ -86,7 +86,7 @@ def read(path: Path) -> Arrays:
             if kind == "off":
                 file.seek(0)
                 text = file.read()
-                _check_whole(path, {"face": (_off_faces(text), len(found["faces"]))})
+                _check_whole(path, {"face": _off_faces(text)})
                 found |= _beside_places(text, len(found["vertices"]))
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
@@ -115,9 +115,13 @@ def _without_comments(path: Path) -> BinaryIO:
 def _absolute(path: Path) -> BinaryIO:
     """An OBJ whose faces count vertices from the first on, or from the last of all, as trimesh takes it.
 
-    Raises InputError where they count back from vertices between them.
+    Raises InputError where they count back from vertices between them, and where there are more vertices than faces
+    have corners: trimesh drops them.
     """
     text = path.read_bytes()
+    faces, points = re.findall(rb"(?m)^f\s.*", text), len(re.findall(rb"(?m)^v\s", text))
+    if points > 4 * len(faces) > 0 and points > sum(len(line.split()) - 1 for line in faces):
+        raise InputError(f"{path} holds {points} points, most of them beside its faces: save them alone")
     face, vertex = re.search(rb"(?m)^f\s", text), max(text.rfind(b"\nv "), text.rfind(b"\nv\t"))
     if face and face.start() < vertex and re.search(rb"(?m)^f\s[^\n]*-\d", text):
         raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
@@ -150,6 +154,8 @@ def _uncompressed(path: Path) -> BinaryIO:
     ways = set(tree.get("extensionsRequired", ())) & {"KHR_draco_mesh_compression", "EXT_meshopt_compression"}
     for primitive in (primitive for shape in tree.get("meshes", ()) for primitive in shape["primitives"]):
         position = primitive["attributes"].get("POSITION")
+        if primitive.get("mode") == 0 and "NORMAL" in primitive["attributes"]:
+            raise InputError(f"{path} holds points whose normals are not read from glTF: save them as .ply")
         stored = {} if position is None else tree["accessors"][position]
         if stored.get("normalized"):
             ways.add("KHR_mesh_quantization")
@@ -183,10 +189,12 @@ def _held(element: dict[str, Any]) -> tuple[int, int]:
     return element["length"], len(next(iter(data.values()), ()) if isinstance(data, dict) else data)
 
 
-def _off_faces(text: bytes) -> int:
-    """How many faces an OFF without comments promises, in its first line of numbers."""
-    counts = re.search(rb"^\s*(?:[A-Z]*OFF)?\s*\d+\s+(\d+)", text[:HEADER], re.MULTILINE)
-    return int(counts[1]) if counts else 0
+def _off_faces(text: bytes) -> tuple[int, int]:
+    """How many faces an OFF without comments promises, and how many lines of them it holds whole."""
+    counts, *lines = (line for line in text.partition(b"OFF")[2].splitlines() if line.strip())
+    points, promised = map(int, counts.split()[:2])
+    held, last = len(lines) - points, lines[-1].split() if lines else []
+    return promised, held - (0 < held <= promised and len(last) <= int(last[0]))
 
 
 def _beside_places(text: bytes, count: int) -> dict[str, NDArray]:
@@ -221,6 +229,8 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     meshes = [(at, name) for at, name in placed if len(getattr(scene.geometry[name], "faces", ()))]
     clouds = [(at, name) for at, name in placed if isinstance(scene.geometry[name], trimesh.PointCloud)]
+    if meshes and clouds:
+        raise InputError("the file holds points beside its meshes: save either alone")
     points, faces, count = [np.zeros((0, 3))], list[NDArray](), 0
     columns: dict[str, list[NDArray | None]] = {"normals": [], "colors": []}
     for at, name in meshes or clouds:
@@ -317,8 +327,9 @@ def _polygons(path: Path) -> Arrays:
         made = Path(folder) / "made.npz"
         line = [sys.executable, "-P", "-c", POLYGONS, str(path), str(made)]
         done = subprocess.run(line, capture_output=True, text=True, errors="replace")
-        if done.returncode or done.stderr:
-            raise ValueError(done.stderr.strip() or "Open3D crashed over it")
+        told = "; ".join(line for line in done.stderr.splitlines() if line.startswith("RPly:"))
+        if done.returncode or told:
+            raise ValueError(told or "Open3D crashed over it")
         with np.load(made) as arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
 

@@ -197,7 +197,8 @@ def _slices(field: Field) -> Any:
     limit = float(np.abs(distances).max())
     lines, bar = {"start": -limit, "end": limit, "size": limit / 12}, {"title": "scan units", "thickness": 14}
     for axis, ((u, v), distance) in enumerate(zip(planes, distances, strict=True)):
-        across = {"x": along, "y": along, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
+        x, y = (along + field.frame.center[i] for i in (u, v))
+        across = {"x": x, "y": y, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
         figure.add_trace(go.Contour(**across, contours=lines, colorscale="RdBu_r", zmin=-limit, zmax=limit,
                                     line_width=0.5, showscale=axis == 2, colorbar=bar), 1, axis + 1)  # fmt: skip
         figure.add_trace(go.Contour(**across, contours={"start": 0, "end": 0, "size": 1, "coloring": "lines"},

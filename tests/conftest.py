@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from sdfrecon.cli import alone
 alone()  # before torch is there: as the command
 
 import torch  # noqa: E402
+
+from sdfrecon.presets import PRESETS  # noqa: E402
+from sdfrecon.problems import SurfaceConfig  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ROOT = Path(__file__).parent.parent
@@ -42,6 +46,12 @@ def full_disk() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, handler)
     gc.collect()  # trimesh leaves a file that it cannot write open
+
+
+@pytest.fixture
+def few_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a fit of `draft` fewer samples are prepared, which takes a second less."""
+    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], surface=SurfaceConfig(pool=10_000)))
 
 
 @pytest.fixture

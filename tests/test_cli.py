@@ -26,6 +26,7 @@ from sdfrecon.options import Reconstruct, View
 from sdfrecon.run_dir import Losses
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
 
+pytestmark = pytest.mark.usefixtures("few_prepared")
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
 FEW = ("--steps", "50", "--resolution", "32", "--device", "cpu")
 """For a mesh whose shape says nothing."""
@@ -509,6 +510,8 @@ def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
     # What every fiftieth step leaves is kept, so that each kill finds another state.
     code = "import sys, time, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0; draw = f.draw\n"
     code += "f.draw = lambda *a: (time.sleep(0.005), draw(*a))[1]\n"  # so that no machine takes 50 steps in 0.1 s
+    code += "from dataclasses import replace\nfrom sdfrecon.presets import PRESETS, SurfaceConfig\n"
+    code += "PRESETS['draft'] = replace(PRESETS['draft'], surface=SurfaceConfig(pool=10_000))\n"  # as in this process
     code += "from sdfrecon.cli import main; main(sys.argv[1:])"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
 

@@ -439,6 +439,60 @@ def test_meshes_keep_their_digits_at_any_size_and_place(
     np.testing.assert_allclose(back.vertices, mesh.vertices, rtol=0, atol=max(1e-6 * scale, 2 * np.spacing(place)))
 
 
+@pytest.mark.parametrize("name", ["world", "scene", "Ä 1"])
+def test_a_glb_keeps_its_place_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    away = replace(BALL, vertices=BALL.vertices + [500, 0, 20])
+    files.write_mesh(tmp_path / f"{name}.glb", away)
+    np.testing.assert_allclose(files.read_mesh(tmp_path / f"{name}.glb").vertices, away.vertices, atol=1e-5)
+
+
+def test_an_off_of_quads_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    path, corners = tmp_path / "cube.off", "\n".join(" ".join(map(str, corner)) for corner in np.ndindex(2, 2, 2))
+    quads = ["4 0 1 3 2", "4 4 6 7 5", "4 0 4 5 1", "4 2 3 7 6", "4 0 2 6 4", "4 1 5 7 3"]
+    for kept in (quads, quads[:3], [*quads[:5], "4 1 5 7"]):
+        path.write_text("\n".join(["OFF", "8 6 0", corners, *kept]) + "\n")
+        if kept is quads:
+            assert files.read_mesh(path).volume == pytest.approx(1)
+        else:
+            with pytest.raises(InputError, match="promises 6 faces and holds [35]: the file is truncated"):
+                files.read_mesh(path)
+
+
+def test_an_off_may_hold_edges(tmp_path: Path) -> None:
+    (tmp_path / "a.off").write_text("OFF 3 2 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n2 0 1\n")
+    assert len(files.read_mesh(tmp_path / "a.off").faces) == 1
+
+
+def test_points_beside_faces_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    points = "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS)
+    (tmp_path / "a.obj").write_text(f"{points}f 1 2 3\n")
+    with pytest.raises(InputError, match=f"a.obj holds {len(POINTS)} points, most of them beside its faces: save"):
+        files.read_cloud(tmp_path / "a.obj")
+
+
+def test_normals_of_points_in_a_glb_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    data = {"asset": {"version": "2.0"}, "accessors": [{}, {}],
+            "meshes": [{"primitives": [{"mode": 0, "attributes": {"POSITION": 0, "NORMAL": 1}}]}]}  # fmt: skip
+    (tmp_path / "a.gltf").write_text(json.dumps(data))
+    with pytest.raises(InputError, match="holds points whose normals are not read from glTF: save them as .ply"):
+        files.read_cloud(tmp_path / "a.gltf")
+
+
+def test_cells_of_a_grid_are_no_normals(tmp_path: Path) -> None:
+    rows = np.column_stack([np.arange(len(POINTS))[:, None] // [1, 3, 9] % 3, POINTS])
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="i,j,k,x,y,z", comments="")
+    assert files.read_cloud(tmp_path / "a.csv").normals is None
+    np.savetxt(tmp_path / "a.csv", np.column_stack([NORMALS, POINTS]), "%.17g", ",", header="i,j,k,x,y,z", comments="")
+    np.testing.assert_array_equal(files.read_cloud(tmp_path / "a.csv").normals, NORMALS)
+
+
+def test_a_pts_of_several_scans_says_so(tmp_path: Path) -> None:
+    block = "2\n0 0 0 5 1 2 3\n1 0 0 5 1 2 3\n"
+    (tmp_path / "a.pts").write_text(block + block)
+    with pytest.raises(InputError, match="it holds several scans, each below its number of points: save each alone"):
+        files.read_cloud(tmp_path / "a.pts")
+
+
 def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="single precision is too coarse this far from the origin: write .ply"):
         files.write_mesh(tmp_path / "mesh.stl", replace(BALL, vertices=BALL.vertices + 5e6))

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from sdfrecon import page
+from sdfrecon.field import Field
+from sdfrecon.frame import Frame
 from sdfrecon.geometry import Mesh
+from sdfrecon.siren import Siren, SirenConfig
 
 
 def square(size: float, height: float, cells: int) -> Mesh:
@@ -52,3 +55,11 @@ def test_side_by_side_a_place_is_at_one_spot(monkeypatch: pytest.MonkeyPatch) ->
     for scene in (figures[0].layout.scene, figures[0].layout.scene2):
         ranges = [getattr(scene, f"{axis}axis").range for axis in "xyz"]
         np.testing.assert_allclose(ranges, [(-1.53, 1.53), (-1.53, 1.53), (-0.03, 0.53)])
+
+
+def test_slices_have_the_scans_coordinates() -> None:
+    middle = (100.0, -7.0, 0.5)
+    figure = page._slices(Field(Siren(3, 1, SirenConfig(8, 1)), Frame(middle, 2.0)))
+    for (u, v), surface in zip([(1, 2), (0, 2), (0, 1)], figure.data[::2], strict=True):
+        assert (surface.x[0], surface.x[-1]) == (middle[u] - 2, middle[u] + 2)
+        assert (surface.y[0], surface.y[-1]) == (middle[v] - 2, middle[v] + 2)

@@ -31,6 +31,7 @@ from sdfrecon.run_dir import FINISHED, RunDir
 from sdfrecon.shapes import RING_AND_BALL
 from sdfrecon.siren import Siren, SirenConfig
 
+pytestmark = pytest.mark.usefixtures("few_prepared")
 RNG = np.random.default_rng(0)
 SMALL = replace(PRESETS["draft"], surface=SurfaceConfig(256, near_surface=64, in_box=64, pool=2000))
 """For a fit whose shape says nothing."""
