@@ -18,6 +18,7 @@ DECIMAL_COMMAS = re.compile(r";.*\d,\d|\d,\d.*;|\d,\d+\s+-?\d+,\d")
 Arrays = dict[str, NDArray]
 """Under "points", and where there are any "normals" and "colors", (n, 3) arrays."""
 INDICES = ("i", "j", "k")
+"""Normals in metrology, a cell's number in grids."""
 KINDS = {
     "points": [
         ("x", "y", "z"),
@@ -29,8 +30,8 @@ KINDS = {
         ("normal_x", "normal_y", "normal_z"),
         ("normalx", "normaly", "normalz"),
         ("n_x", "n_y", "n_z"),
-        INDICES,
         *[(f"normals{mark}0", f"normals{mark}1", f"normals{mark}2") for mark in ":_"],
+        INDICES,
     ],
     "colors": [
         ("red", "green", "blue"),
@@ -65,7 +66,7 @@ def parse_text(file: Iterable[str]) -> Arrays:
         try:
             table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
         except ValueError as error:
-            if count is not None and "to 1 at row" in str(error):
+            if count is not None and f"to 1 at row {count + 1};" in str(error):
                 raise InputError("it holds several scans, each below its number of points: save each alone") from None
             raise
     if not table.size:
@@ -137,8 +138,8 @@ def from_names(table: Arrays) -> Arrays:
     if "points" not in found:
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(table)}")
     arrays = {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
-    if found.get("normals") == INDICES and _kind(arrays["normals"], alone=False) != "normals":
-        del arrays["normals"]  # they count the cells of a grid
+    if found.get("normals") == INDICES and _kind(arrays["normals"], alone=False) == "colors":  # whole numbers
+        del arrays["normals"]
     return arrays
 
 

@@ -24,7 +24,7 @@ _LOCK, _USE = threading.Lock(), SimpleNamespace(count=0, settings=ExitStack())
 def seeded(seed: int, where: torch.device) -> torch.Generator:
     """Random numbers on a device. Raises InputError for a seed that is none."""
     if not (isinstance(seed, Integral) and 0 <= seed < 1 << 63):
-        raise InputError(f"the seed must be from 0 to 2^63 - 1, a whole number; got {seed}")
+        raise InputError(f"the seed must be a whole number from 0 to 2^63 - 1; got {seed}")
     return torch.Generator(where).manual_seed(int(seed))
 
 

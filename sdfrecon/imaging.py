@@ -105,10 +105,11 @@ def _task(
 
 def colours(pixels: Floats) -> Floats:
     """The image, if it is one (h, w, c) of colours that can be reckoned with. Raises InputError else."""
-    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not (np.abs(pixels - 0.5) <= BEYOND).all():
+    if pixels.ndim != 3 or pixels.dtype.kind != "f" or not (np.abs(pixels - GREY) <= BEYOND).all():
+        span = f", from {pixels.min():g} to {pixels.max():g}" if pixels.size and pixels.dtype.kind in "buif" else ""
         raise InputError(
-            f"expected an image (h, w, c) of finite floats from 0 to 1; got {pixels.shape} of {pixels.dtype}: divide "
-            "bytes by 255"
+            f"expected an image (h, w, c) of finite floats from 0 to 1; got {pixels.shape} of {pixels.dtype}{span}: "
+            "divide bytes by 255"
         )
     return pixels
 

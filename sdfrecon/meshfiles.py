@@ -115,13 +115,15 @@ def _without_comments(path: Path) -> BinaryIO:
 def _absolute(path: Path) -> BinaryIO:
     """An OBJ whose faces count vertices from the first on, or from the last of all, as trimesh takes it.
 
-    Raises InputError where they count back from vertices between them, and where there are more vertices than faces
-    have corners: trimesh drops them.
+    Raises InputError where they count back from vertices between them, and where there are many more vertices than
+    faces can use: trimesh drops what they do not.
     """
     text = path.read_bytes()
-    faces, points = re.findall(rb"(?m)^f\s.*", text), len(re.findall(rb"(?m)^v\s", text))
-    if points > 4 * len(faces) > 0 and points > sum(len(line.split()) - 1 for line in faces):
-        raise InputError(f"{path} holds {points} points, most of them beside its faces: save them alone")
+    faces, points = (len(re.findall(rb"(?m)^" + word + rb"\s", text)) for word in (b"f", b"v"))
+    if points > 4 * faces > 0:
+        corners = sum(len(line.split()) - 1 for line in re.findall(rb"(?m)^f\s.*", text))
+        if points > corners:
+            raise InputError(f"{path} holds {points} points, and faces at {corners} of them at most: save each alone")
     face, vertex = re.search(rb"(?m)^f\s", text), max(text.rfind(b"\nv "), text.rfind(b"\nv\t"))
     if face and face.start() < vertex and re.search(rb"(?m)^f\s[^\n]*-\d", text):
         raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
@@ -143,7 +145,8 @@ def _whole_stl(path: Path) -> BinaryIO:
 def _uncompressed(path: Path) -> BinaryIO:
     """A glTF as a text, with names of files as they are, or in a GLB.
 
-    Raises InputError where its numbers are stored in a way that trimesh misreads, or in a file that is not there.
+    Raises InputError where its numbers are stored in a way that trimesh misreads, or in a file that is not there, and
+    for points with normals, which it drops.
     """
     data = path.read_bytes()
     binary = data.startswith(b"glTF")
@@ -230,7 +233,7 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
     meshes = [(at, name) for at, name in placed if len(getattr(scene.geometry[name], "faces", ()))]
     clouds = [(at, name) for at, name in placed if isinstance(scene.geometry[name], trimesh.PointCloud)]
     if meshes and clouds:
-        raise InputError("the file holds points beside its meshes: save either alone")
+        raise InputError("it holds points beside its meshes: save each alone")
     points, faces, count = [np.zeros((0, 3))], list[NDArray](), 0
     columns: dict[str, list[NDArray | None]] = {"normals": [], "colors": []}
     for at, name in meshes or clouds:
@@ -327,9 +330,10 @@ def _polygons(path: Path) -> Arrays:
         made = Path(folder) / "made.npz"
         line = [sys.executable, "-P", "-c", POLYGONS, str(path), str(made)]
         done = subprocess.run(line, capture_output=True, text=True, errors="replace")
-        told = "; ".join(line for line in done.stderr.splitlines() if line.startswith("RPly:"))
+        said = done.stderr.splitlines()
+        told = [line for line in said if line.startswith("RPly:")] or said[-1:] * bool(done.returncode)
         if done.returncode or told:
-            raise ValueError(told or "Open3D crashed over it")
+            raise ValueError("; ".join(told) or "Open3D crashed over it")
         with np.load(made) as arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
 

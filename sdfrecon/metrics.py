@@ -42,7 +42,8 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
 
     samples: how many are drawn on each mesh, from `seed`.
     Accuracy and completeness are means as in Jensen et al. 2014, the F-score is Knapitsch et al. 2017's, the mean |cos|
-    of normals Mescheder et al. 2019's. Raises InputError where either is empty, and for no samples.
+    of normals Mescheder et al. 2019's. Raises InputError where either is empty, and where samples are none, or no whole
+    number.
     """
     if not (isinstance(samples, Integral) and samples >= 1):
         raise InputError(f"comparing needs a whole number of samples, at least one; got {samples}")

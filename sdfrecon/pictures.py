@@ -107,7 +107,8 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
     mode = "RGBA" if clear else SHOWN_AS.get(file.mode, file.mode)
     mode = file.palette.mode if mode == "P" and file.palette else mode
     _check_room(path, (file.height, file.width), Image.getmodebands(mode))
-    pixels = np.asarray(_in_srgb(file.convert(mode)))
+    picture = file.convert(mode)
+    pixels = np.asarray(picture if file.format == "TIFF" else _in_srgb(picture))
     try:
         turned = 1 if file.format == "TIFF" else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
     except Exception:  # what is damaged there leaves the pixels whole

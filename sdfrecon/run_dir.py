@@ -64,9 +64,9 @@ class RunDir:
             yield
 
     def remove(self) -> bool:
-        """Takes away the files of this run, and the folder if nothing else is in it: whether an interrupted one's are.
+        """Takes away the files of this run, and the folder if nothing else is in it: whether an interrupted run's stay.
 
-        Not while another run uses it, nor where one is kept.
+        Nothing while another run uses it, nor where one is kept.
         """
         with suppress(InputError, PermissionError), self.in_use():
             if (self.folder / FINISHED).exists():

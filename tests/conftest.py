@@ -1,4 +1,4 @@
-"""What several test files need: where the data are."""
+"""What several test files need: where the data are, a disk that is full, fits that begin sooner."""
 
 import gc
 import os
@@ -17,7 +17,6 @@ alone()  # before torch is there: as the command
 import torch  # noqa: E402
 
 from sdfrecon.presets import PRESETS  # noqa: E402
-from sdfrecon.problems import SurfaceConfig  # noqa: E402
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ROOT = Path(__file__).parent.parent
@@ -51,7 +50,9 @@ def full_disk() -> Iterator[Callable[[int], None]]:
 @pytest.fixture
 def few_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a fit of `draft` fewer samples are prepared, which takes a second less."""
-    monkeypatch.setitem(PRESETS, "draft", replace(PRESETS["draft"], surface=SurfaceConfig(pool=10_000)))
+    draft = PRESETS["draft"]
+    assert draft.surface is not None
+    monkeypatch.setitem(PRESETS, "draft", replace(draft, surface=replace(draft.surface, pool=10_000)))
 
 
 @pytest.fixture

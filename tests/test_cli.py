@@ -377,7 +377,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((".",), "got the directory .: name a file in it"),
         ((ring_and_ball, "--output", ""), "unknown ending"),
         ((tmp_path / "no" / "scan.ply",), "no such file"),
-        ((ring_and_ball, *output, "--seed", str(1 << 64)), "the seed must be from 0"),
+        ((ring_and_ball, *output, "--seed", str(1 << 64)), "the seed must be a whole number from 0"),
         ((ring_and_ball, "--output", tmp_path / "mesh.xls"), "a mesh is written as one of"),
         ((ring_and_ball, "--output", tmp_path / "no" / "mesh.ply"), "no such directory"),
         ((ring_and_ball, "--output", ring_and_ball), "would be overwritten"),
@@ -502,7 +502,7 @@ def test_estimated_normals_give_the_shape_too_and_are_estimated_again(
     assert "warning" not in capsys.readouterr().err
 
 
-KILLED = ("--steps", "170", "--resolution", "48", "--device", "cpu")
+KILLED = ("--steps", "170", *FAST[2:])
 
 
 def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
@@ -510,8 +510,8 @@ def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
     # What every fiftieth step leaves is kept, so that each kill finds another state.
     code = "import sys, time, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0; draw = f.draw\n"
     code += "f.draw = lambda *a: (time.sleep(0.005), draw(*a))[1]\n"  # so that no machine takes 50 steps in 0.1 s
-    code += "from dataclasses import replace\nfrom sdfrecon.presets import PRESETS, SurfaceConfig\n"
-    code += "PRESETS['draft'] = replace(PRESETS['draft'], surface=SurfaceConfig(pool=10_000))\n"  # as in this process
+    code += "from dataclasses import replace\nfrom sdfrecon.presets import PRESETS\ndraft = PRESETS['draft']\n"
+    code += "PRESETS['draft'] = replace(draft, surface=replace(draft.surface, pool=10_000))\n"  # as in this process
     code += "from sdfrecon.cli import main; main(sys.argv[1:])"
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
 

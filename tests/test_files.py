@@ -1,6 +1,7 @@
 import json
 import os
 import struct
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -466,8 +467,27 @@ def test_an_off_may_hold_edges(tmp_path: Path) -> None:
 def test_points_beside_faces_are_not_left_out_without_a_word(tmp_path: Path) -> None:
     points = "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS)
     (tmp_path / "a.obj").write_text(f"{points}f 1 2 3\n")
-    with pytest.raises(InputError, match=f"a.obj holds {len(POINTS)} points, most of them beside its faces: save"):
+    with pytest.raises(InputError, match=f"{len(POINTS)} points, and faces at 3 of them at most: save each alone"):
         files.read_cloud(tmp_path / "a.obj")
+    scene = trimesh.Scene([trimesh.creation.box(), trimesh.PointCloud(POINTS)])
+    scene.export(tmp_path / "a.glb")
+    with pytest.raises(InputError, match=r"a\.glb: it holds points beside its meshes: save each alone"):
+        files.read_cloud(tmp_path / "a.glb")
+
+
+def test_what_else_a_process_prints_does_not_damage_a_ply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [(0, "ERROR: ld.so: object ignored\n"), (1, "Traceback:\nMemoryError\n")]
+
+    def noisily(line: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        np.savez(line[-1], points=POINTS)
+        status, said = ended.pop(0)
+        return subprocess.CompletedProcess(line, status, "", said)
+
+    monkeypatch.setattr("subprocess.run", noisily)
+    path = ply(tmp_path / "scan.ply", "binary_little_endian", "float")
+    np.testing.assert_array_equal(meshfiles._polygons(path)["points"], POINTS)
+    with pytest.raises(ValueError, match="^MemoryError$"):
+        meshfiles._polygons(path)
 
 
 def test_normals_of_points_in_a_glb_are_not_left_out_without_a_word(tmp_path: Path) -> None:
@@ -488,9 +508,13 @@ def test_cells_of_a_grid_are_no_normals(tmp_path: Path) -> None:
 
 def test_a_pts_of_several_scans_says_so(tmp_path: Path) -> None:
     block = "2\n0 0 0 5 1 2 3\n1 0 0 5 1 2 3\n"
-    (tmp_path / "a.pts").write_text(block + block)
-    with pytest.raises(InputError, match="it holds several scans, each below its number of points: save each alone"):
-        files.read_cloud(tmp_path / "a.pts")
+    for text, said in (
+        (block + block, "it holds several scans, each below its number of points: save each alone"),
+        (block[:-13], "the file is damaged"),
+    ):
+        (tmp_path / "a.pts").write_text(text)
+        with pytest.raises(InputError, match=said):
+            files.read_cloud(tmp_path / "a.pts")
 
 
 def test_stl_far_from_the_origin_is_refused(tmp_path: Path) -> None:

@@ -315,12 +315,15 @@ def test_bad_images_get_one_line(tmp_path: Path, picture: Path, capsys: pytest.C
         ("value.png would be overwritten", ("derivatives", field, "--output", tmp_path, "--image", value)),
         ("figure.png would be overwritten", ("activations", figure, "--output", tmp_path)),
         ("--steps must be at least 1", ("activations", picture, "--output", seen, "--steps", "0")),
-        ("the seed must be from 0", ("activations", picture, "--output", seen, "--seed", "-1")),
+        ("the seed must be a whole number from 0", ("activations", picture, "--output", seen, "--seed", "-1")),
         ("so many weights need", ("activations", picture, "--output", seen, "--width", "3000000")),
         ("a JPEG is at most", ("blend", picture, wide, "--output", tmp_path / "out.jpg")),
         ("a JPEG is at most", ("fit", wide, "--output", tmp_path / "g.safetensors", "--preview", tmp_path / "p.jpg")),
         ("a JPEG is at most", ("poisson", wide, "--output", tmp_path / "out.jpg")),
-        ("the seed must be from 0", ("fit", picture, "--output", tmp_path / "g.safetensors", "--seed", str(1 << 64))),
+        (
+            "the seed must be a whole number from 0",
+            ("fit", picture, "--output", tmp_path / "g.safetensors", "--seed", str(1 << 64)),
+        ),
     ]
     for words, args in refusals:
         assert words in refused(capsys, "image", *args)

@@ -253,7 +253,7 @@ def test_what_does_not_exist_is_named() -> None:
     with pytest.raises(InputError, match="at least 10 different points; got 0: check the file"):
         reconstruct(PointCloud(np.zeros((0, 3)), np.zeros((0, 3))))
     for seed in (1 << 64, 1.5, None):
-        with pytest.raises(InputError, match="the seed must be from 0"):
+        with pytest.raises(InputError, match="the seed must be a whole number from 0"):
             reconstruct(PointCloud(np.eye(3)), replace(SHORT, seed=seed))
     with pytest.raises(InputError, match="one of the devices auto, cpu, cuda; got 'gpu'"):
         pick_device("gpu")
