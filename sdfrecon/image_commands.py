@@ -182,7 +182,8 @@ def blend(command: ImageBlend) -> None:
     if not wanted.any():
         what = "light, as it must be where the source is wanted" if command.mask else "opaque: nothing of it would show"
         raise InputError(f"{command.mask or command.source} is nowhere {what}")
-    task = Composition.of(rgb(source), rgb(bled(target)), wanted, command.offset, command.mode, shown)
+    bled_target = rgb(bled(target))
+    task = Composition.of(rgb(source), bled_target, wanted, command.offset, command.mode, shown)
     check_render(task.target.shape, "give a smaller --mask or source")
     if not task.inside.all():
         pixels = int(task.inside.sum())
@@ -194,7 +195,7 @@ def blend(command: ImageBlend) -> None:
         field = field.toned(1, (result - filled).mean(axis=(0, 1)))
     field.about["window"] = {"right": task.window[1].start, "down": task.window[0].start}
     save_field(field_path, field)
-    stored = rgb(bled(target) if command.output.suffix.lower() in JPEGS else target)
+    stored = bled_target if command.output.suffix.lower() in JPEGS else rgb(target)
     picture = task.pasted(np.where(task.inside[..., None], result, stored[task.window]), stored)
     if target.shape[2] in (2, 4):
         seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))

@@ -108,7 +108,7 @@ def fit_image(
     start = time.monotonic()
     progress = not command.quiet and sys.stderr.isatty()
     field = solve(image.shape, config, command.device, progress, watch, note, **known)
-    return field, f"{_size(image)} pixels fitted in {duration(time.monotonic() - start)}"
+    return field, f"{image.shape[1]} x {image.shape[0]} pixels fitted in {duration(time.monotonic() - start)}"
 
 
 def check_fit(size: SirenConfig, device: str, known: dict[str, Any]) -> None:
@@ -145,10 +145,6 @@ def named_after(output: Path) -> tuple[Path, Path]:
     if not output.name:
         raise InputError(f"cannot write {output}: it is a directory: name a file in it")
     return output.with_suffix(".safetensors"), output.with_name(f"{output.stem}_figure.png")
-
-
-def _size(image: Floats) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
 
 
 def tell(command: Fitting, line: str) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
@@ -85,9 +84,10 @@ def read(path: Path) -> Arrays:
             found = mesh_loaders[kind](file, file_type=kind, resolver=FilePathResolver(str(path)), **options)
             if kind == "off":
                 file.seek(0)
-                text = file.read()
-                _check_whole(path, {"face": _off_faces(text)})
-                found |= _beside_places(text, len(found["vertices"]))
+                marks, _, rest = file.read().partition(b"OFF")
+                lines = [line for line in rest.splitlines() if line.strip()]
+                _check_whole(path, {"face": _off_faces(lines)})
+                found |= _beside_places(marks, lines[1 : 1 + len(found["vertices"])])
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
     colors = {}
@@ -192,24 +192,20 @@ def _held(element: dict[str, Any]) -> tuple[int, int]:
     return element["length"], len(next(iter(data.values()), ()) if isinstance(data, dict) else data)
 
 
-def _off_faces(text: bytes) -> tuple[int, int]:
-    """How many faces an OFF without comments promises, and how many lines of them it holds whole."""
-    counts, *lines = (line for line in text.partition(b"OFF")[2].splitlines() if line.strip())
-    points, promised = map(int, counts.split()[:2])
-    held, last = len(lines) - points, lines[-1].split() if lines else []
+def _off_faces(lines: list[bytes]) -> tuple[int, int]:
+    """How many faces an OFF promises, of which these are the lines from the counts on, and how many it holds whole."""
+    points, promised = map(int, lines[0].split()[:2])
+    held, last = len(lines) - 1 - points, lines[-1].split()
     return promised, held - (0 < held <= promised and len(last) <= int(last[0]))
 
 
-def _beside_places(text: bytes, count: int) -> dict[str, NDArray]:
+def _beside_places(marks: bytes, lines: list[bytes]) -> dict[str, NDArray]:
     """What trimesh drops of an OFF's vertices: normals where its first word has an N, then colours where it has a C."""
-    kinds, _, rest = text.partition(b"OFF")
-    if not count or not {*kinds} & {*b"NC"}:
+    if not lines or not {*marks} & {*b"NC"}:
         return {}
-    lines = (line for line in rest.splitlines() if line.strip())
-    next(lines)  # the counts
-    table, found, at = np.loadtxt(islice(lines, count), ndmin=2), dict[str, NDArray](), 3
+    table, found, at = np.loadtxt(lines, ndmin=2), dict[str, NDArray](), 3
     for mark, name in ((b"N", "vertex_normals"), (b"C", "vertex_colors")):
-        if mark in kinds and table.shape[1] >= at + 3:
+        if mark in marks and table.shape[1] >= at + 3:
             found[name], at = table[:, at : at + 3], at + 3
     return found
 
