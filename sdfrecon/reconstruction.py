@@ -118,8 +118,8 @@ def reconstruct(
         note(line)
     if field.inside_out:
         doubt = "warning: " if mesh.is_watertight else ""
-        note(f"{doubt}all around the scan is inside, as in a room: an object needs them turned: add "
-             "--flip-normals, or drop it")  # fmt: skip
+        note(f"{doubt}all around the scan is inside, as in a room: of an object the normals must point "
+             "the other way: add --flip-normals, or drop it")  # fmt: skip
     return Reconstruction(mesh, field, cloud, notes, losses)
 
 

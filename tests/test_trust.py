@@ -133,7 +133,7 @@ def test_normals_that_look_wrong_are_said(tmp_path: Path, scan: PointCloud, caps
     half = np.where(scan.points[:, :1] > 0, -1, 1)
     for normals, message in (
         (scan.normals * half, "some parts look flipped"),
-        (-scan.normals, "an object needs them turned: add --flip-normals, or drop it"),
+        (-scan.normals, "of an object the normals must point the other way: add --flip-normals"),
     ):
         run("reconstruct", write(tmp_path / "scan.npz", scan.points, normals), "--quiet", *FEW)
         assert message in capsys.readouterr().err
