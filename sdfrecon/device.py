@@ -6,13 +6,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
-from numbers import Integral
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from sdfrecon.geometry import InputError
+from sdfrecon.geometry import InputError, is_whole
 
 ONEDNN: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 CUBLAS: Any = torch.backends.cuda.matmul
@@ -23,7 +22,7 @@ _LOCK, _USE = threading.Lock(), SimpleNamespace(count=0, settings=ExitStack())
 
 def seeded(seed: int, where: torch.device) -> torch.Generator:
     """Random numbers on a device. Raises InputError for a seed that is none."""
-    if not (isinstance(seed, Integral) and 0 <= seed < 1 << 63):
+    if not (is_whole(seed, 0) and seed < 1 << 63):
         raise InputError(f"the seed must be a whole number from 0 to 2^63 - 1; got {seed}")
     return torch.Generator(where).manual_seed(int(seed))
 

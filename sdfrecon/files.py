@@ -170,8 +170,8 @@ def read_mesh(path: str | Path) -> Mesh:
         if "faces" not in arrays:
             raise NoTriangles(f"{path} holds no triangles: expected a mesh, not a point cloud")
         mesh = Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
-        if not (sound := finite(mesh.vertices)).all():
-            mesh = mesh.keep_faces(np.asarray(sound[mesh.faces].all(axis=1)))
+        if not finite(mesh.vertices).all():
+            mesh = mesh.finite_part()
         if not len(mesh.faces):
             raise NoArea(f"{path} holds triangles without an area alone: the mesh is damaged")
         return mesh

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tqdm import tqdm
 
 from sdfrecon import fieldfiles
 from sdfrecon.device import exact_products, faster_in_bfloat16, learning
-from sdfrecon.geometry import InputError
+from sdfrecon.geometry import InputError, is_whole
 from sdfrecon.jet import Jet
 from sdfrecon.optimiser import MOMENTUM, Optimiser
 from sdfrecon.problems import Problem
@@ -72,7 +71,7 @@ class FitConfig:
     """
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.steps, Integral) and self.steps >= 1):
+        if not is_whole(self.steps, 1):
             raise InputError(f"steps must be a whole number, at least 1; got {self.steps}")
 
     def rate(self, step: int) -> float:

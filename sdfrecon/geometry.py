@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,11 @@ Floats = NDArray[np.float64]
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message says what was expected, what came, and what to do."""
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether it is a whole number, NumPy's too, and no smaller."""
+    return isinstance(value, Integral) and int(value) >= least
 
 
 def finite(rows: NDArray) -> NDArray[np.bool_]:
@@ -217,6 +224,10 @@ class Mesh:
             normals=None if self.normals is None else self.normals[used],
             colors=None if self.colors is None else self.colors[used],
         )
+
+    def finite_part(self) -> Mesh:
+        """The faces whose corners are finite, with only the vertices that they use."""
+        return self.keep_faces(np.asarray(finite(self.vertices)[self.faces].all(axis=1)))
 
     def welded(self) -> Mesh:
         """With one vertex where several are at one place, as textures, flat shading and STL have them; normals go then.

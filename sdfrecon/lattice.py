@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Protocol
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdfrecon.geometry import Floats, InputError
+from sdfrecon.geometry import Floats, InputError, is_whole
 from sdfrecon.jet import Jet
 from sdfrecon.siren import chunks
 
@@ -39,7 +38,7 @@ class ScalarField(Protocol):
 
 def check_resolution(resolution: int) -> None:
     """Raises InputError for what is no whole number of cells, or fewer than two."""
-    if not (isinstance(resolution, Integral) and resolution >= 2):
+    if not is_whole(resolution, 2):
         raise InputError(f"the resolution must be a whole number of cells, at least 2; got {resolution}")
 
 

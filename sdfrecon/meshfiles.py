@@ -119,7 +119,8 @@ def _absolute(path: Path) -> BinaryIO:
     faces can use: trimesh drops what they do not.
     """
     text = path.read_bytes()
-    faces, points = (len(re.findall(rb"(?m)^" + word + rb"\s", text)) for word in (b"f", b"v"))
+    begins = [[word + blank for blank in (b" ", b"\t")] for word in (b"f", b"v")]
+    faces, points = (sum(text.count(b"\n" + begin) + text.startswith(begin) for begin in both) for both in begins)
     if points > 4 * faces > 0:
         corners = sum(len(line.split()) - 1 for line in re.findall(rb"(?m)^f\s.*", text))
         if points > corners:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite, unit_vectors
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite, is_whole, unit_vectors
 from sdfrecon.meshfiles import open3d
 
 
@@ -45,7 +44,7 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     of normals Mescheder et al. 2019's. Raises InputError where either is empty, and where samples are none, or no whole
     number.
     """
-    if not (isinstance(samples, Integral) and samples >= 1):
+    if not is_whole(samples, 1):
         raise InputError(f"comparing needs a whole number of samples, at least one; got {samples}")
     if isinstance(reference, PointCloud):
         reference = reference.select(finite(reference.points))
@@ -53,9 +52,9 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
             finite_ones = np.where(finite(reference.normals)[:, None], reference.normals, 0)
             reference = replace(reference, normals=unit_vectors(finite_ones))
     # Vertices of no triangle are no part of a surface, nor are triangles that are nowhere.
-    mesh = mesh.keep_faces(finite(mesh.vertices)[mesh.faces].all(axis=1))
+    mesh = mesh.finite_part()
     if isinstance(reference, Mesh):
-        reference = reference.keep_faces(finite(reference.vertices)[reference.faces].all(axis=1))
+        reference = reference.finite_part()
     for what in (mesh, reference):
         empty = not (0 < what.areas.sum() < np.inf if isinstance(what, Mesh) else len(what))
         if empty or not 0 < what.diagonal < np.inf:

@@ -99,6 +99,7 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
     """What Pillow has opened: turned by its EXIF, with an alpha where one colour is transparent, and no inks."""
     from PIL import Image
 
+    tiff = file.format == "TIFF"
     if file.format not in STACKS and (frames := getattr(file, "n_frames", 1)) > 1:
         raise InputError(f"{path} must be one picture; it holds {frames}: save one of them")
     clear, bits = "transparency" in file.info, stored[24] if file.format == "PNG" else 8
@@ -108,9 +109,9 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
     mode = file.palette.mode if mode == "P" and file.palette else mode
     _check_room(path, (file.height, file.width), Image.getmodebands(mode))
     picture = file.convert(mode)
-    pixels = np.asarray(picture if file.format == "TIFF" else _in_srgb(picture))
+    pixels = np.asarray(picture if tiff else _in_srgb(picture))
     try:
-        turned = 1 if file.format == "TIFF" else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
+        turned = 1 if tiff else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
     except Exception:  # what is damaged there leaves the pixels whole
         turned = 1
     return _upright(pixels, turned)

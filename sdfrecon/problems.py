@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from sdfrecon import constraints as c
 from sdfrecon.constraints import Constraint
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, InputError, PointCloud, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, is_whole, unit_vectors
 from sdfrecon.sampling import Box, Domain, Patches, Pool, Raster, moved, uniform_points
 
 NEIGHBOURS = 8
@@ -90,7 +89,7 @@ class SurfaceConfig:
 
     def __post_init__(self) -> None:
         for name in ("on_surface", "near_surface", "in_box", "pool"):
-            if not isinstance(count := getattr(self, name), Integral) or int(count) < 1:
+            if not is_whole(count := getattr(self, name), 1):
                 raise InputError(f"{name} must be a whole number, at least 1; got {count}")
         for name in ("zero_level", "final_zero_level"):
             if not getattr(self, name) > 0:

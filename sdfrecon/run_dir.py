@@ -13,7 +13,6 @@ from sdfrecon.geometry import InputError
 
 Losses = dict[int, dict[str, float]]
 """By the number of steps done, every constraint's share of the loss."""
-
 FINISHED = "run.json"
 """What is in the folder of a run that came to its end and is kept."""
 

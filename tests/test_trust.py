@@ -17,6 +17,7 @@ import pytest
 import torch
 from cases import RingAndBall
 from test_cli import FAST, FEW, refused, run
+from test_reconstruction import SMALL
 
 from sdfrecon import fieldfiles, files
 from sdfrecon.field import Field
@@ -25,7 +26,6 @@ from sdfrecon.geometry import Floats, InputError, PointCloud
 from sdfrecon.memory import free_memory
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.presets import PRESETS
-from sdfrecon.problems import SurfaceConfig
 from sdfrecon.reconstruction import reconstruct, run_of
 from sdfrecon.run_dir import FINISHED, RunDir
 from sdfrecon.shapes import RING_AND_BALL
@@ -33,7 +33,7 @@ from sdfrecon.siren import Siren, SirenConfig
 
 pytestmark = pytest.mark.usefixtures("few_prepared")
 RNG = np.random.default_rng(0)
-SMALL = replace(PRESETS["draft"], surface=SurfaceConfig(256, near_surface=64, in_box=64, pool=2000))
+QUICK = replace(PRESETS["draft"], surface=SMALL)
 """For a fit whose shape says nothing."""
 
 
@@ -229,7 +229,7 @@ def test_what_the_program_around_holds_is_not_counted() -> None:
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     tmp_path: Path, scan: PointCloud, monkeypatch: pytest.MonkeyPatch, full_disk: Callable[[int], None]
 ) -> None:
-    config = replace(SMALL, resolution=16, fit=replace(SMALL.fit, steps=120))
+    config = replace(QUICK, resolution=16, fit=replace(QUICK.fit, steps=120))
     monkeypatch.setattr("sdfrecon.fit.CHECKPOINT_SECONDS", 0)
     with pytest.raises(InputError, match="File too large"):
         reconstruct(
@@ -476,7 +476,7 @@ def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
 
 
 def test_steps_are_those_done_also_where_losses_of_more_were_noted(tmp_path: Path, scan: PointCloud) -> None:
-    config = replace(SMALL, fit=replace(SMALL.fit, steps=150), resolution=32)
+    config = replace(QUICK, fit=replace(QUICK.fit, steps=150), resolution=32)
     reconstruct(scan, config, run_dir=tmp_path)
     (checkpoint,) = tmp_path.glob("checkpoint-*")
     checkpoint.unlink()
