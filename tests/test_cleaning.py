@@ -100,6 +100,8 @@ def test_large_coordinates_in_single_precision_are_named() -> None:
     notes = clean(replace(far, points=far.points.astype(np.float32).astype(np.float64)))[1]
     assert any("stored in single precision, which keeps such large ones to 0.5 only" in note for note in notes)
     assert clean(replace(ball(), points=ball().points.astype(np.float32).astype(np.float64)))[1] == []
+    whole = np.insert(np.argwhere(np.ones((20, 20))), 2, 0, axis=1) + [5e6, 5e6, 0]
+    assert clean(PointCloud(whole, np.tile([0.0, 0, 1], (400, 1))))[1] == [], "whole by themselves"
 
 
 def around(cloud: PointCloud) -> tuple[PointCloud, Neighbours]:

@@ -4,7 +4,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -505,15 +504,18 @@ def test_estimated_normals_give_the_shape_too_and_are_estimated_again(
 KILLED = ("--steps", "170", *FAST[2:])
 
 
-def start(scan: Path, output: Path) -> subprocess.Popen[bytes]:
-    args = ["reconstruct", scan, "--output", output, *KILLED]
+def start(scan: Path, output: Path, stop: int) -> subprocess.Popen[bytes]:
+    """A command that says so before it draws so often, and waits for its input to end there."""
+    args = [stop, "reconstruct", scan, "--output", output, *KILLED]
     # What every fiftieth step leaves is kept, so that each kill finds another state.
-    code = "import sys, time, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0; draw = f.draw\n"
-    code += "f.draw = lambda *a: (time.sleep(0.005), draw(*a))[1]\n"  # so that no machine takes 50 steps in 0.1 s
+    code = "import sys, sdfrecon.fit as f; f.CHECKPOINT_SECONDS = 0; draw, left = f.draw, [int(sys.argv.pop(1))]\n"
+    code += "def stopping(*a):\n left[0] -= 1\n if not left[0]: print('here', flush=True), sys.stdin.read()\n"
+    code += " return draw(*a)\nf.draw = stopping\n"
     code += "from dataclasses import replace\nfrom sdfrecon.presets import PRESETS\ndraft = PRESETS['draft']\n"
     code += "PRESETS['draft'] = replace(draft, surface=replace(draft.surface, pool=10_000))\n"  # as in this process
     code += "from sdfrecon.cli import main; main(sys.argv[1:])"
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stdin=pipe, stdout=pipe, stderr=pipe)
 
 
 def test_killed_and_started_again_the_mesh_is_the_same_byte_for_byte(tmp_path: Path, ring_and_ball: Path) -> None:
@@ -523,23 +525,16 @@ def test_killed_and_started_again_the_mesh_is_the_same_byte_for_byte(tmp_path: P
     run("reconstruct", scan, "--output", whole, *KILLED)
     run_dir = tmp_path / ".killed.run"
     for kill in (signal.SIGKILL, signal.SIGINT):
-        process = start(scan, killed)
-        before = time.monotonic()
-        seen = set(run_dir.glob("checkpoint-*")) if run_dir.exists() else set()
-        first = next(iter(seen)).stat().st_mtime_ns if seen else 0
-        while process.poll() is None and time.monotonic() - before < 60:
-            now = list(run_dir.glob("checkpoint-*")) if run_dir.exists() else []
-            if now and now[0].exists() and now[0].stat().st_mtime_ns > first:
-                break
-            time.sleep(0.002)
-        time.sleep(0.1)
+        process = start(scan, killed, 70)
+        assert process.stdout is not None
+        assert b"here\n" in iter(process.stdout.readline, b"")
         process.send_signal(kill)
         _, err = process.communicate()
         if kill == signal.SIGINT:
             assert process.returncode == 130
             assert b"give the same command again to go on" in err
         assert kill == signal.SIGINT or not killed.exists()
-    _, err = start(scan, killed).communicate()
+    _, err = start(scan, killed, 0).communicate()
     assert b"going on after 100 steps" in err
     assert killed.read_bytes() == whole.read_bytes()
     assert killed.with_suffix(".safetensors").read_bytes() == whole.with_suffix(".safetensors").read_bytes()

@@ -56,6 +56,15 @@ def test_what_is_inside_all_around_is_so_beyond_the_box() -> None:
     assert (Field(Room(), FIELD.frame).distance(far) <= 6 - np.linalg.norm(far - CENTER, axis=1) + 1e-4).all()
 
 
+def test_a_room_is_inside_all_around_and_terrain_on_one_side() -> None:
+    class Ground(BallNetwork):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:, 2:]
+
+    assert not FIELD.inside_out
+    assert not Field(Ground(), FIELD.frame).inside_out
+
+
 def test_a_level_behind_a_rooms_walls_has_its_surface_beyond_the_box() -> None:
     class Room(BallNetwork):
         def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +74,9 @@ def test_a_level_behind_a_rooms_walls_has_its_surface_beyond_the_box() -> None:
             way = -x.sign() * (x.abs() == x.abs().amax(dim=1, keepdim=True))
             return Jet(self(x), lambda: way[:, None])
 
-    mesh = Field(Room(), FIELD.frame).mesh(64, level=-3.0)
+    room = Field(Room(), FIELD.frame)
+    assert room.inside_out
+    mesh = room.mesh(64, level=-3.0)
     assert mesh.is_watertight
     away = np.abs(mesh.vertices - CENTER).max(axis=1)
     surface = away < 12.5  # the rest is the cap at the grown cube's border

@@ -711,9 +711,12 @@ def test_bad_scans_give_one_line(tmp_path: Path, name: str, content: bytes, mess
 
 
 def test_a_pickle_in_an_array_is_never_loaded(tmp_path: Path) -> None:
-    np.save(tmp_path / "scan.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="Python objects in dtype"):
-        files.read_cloud(tmp_path / "scan.npy")
+    pickled = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / "scan.npy", pickled, allow_pickle=True)
+    np.savez(tmp_path / "scan.npz", points=pickled)
+    for name in ("scan.npy", "scan.npz"):
+        with pytest.raises(InputError, match="Python objects in dtype|allow_pickle=False"):
+            files.read_cloud(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".off"])

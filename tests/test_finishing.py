@@ -186,6 +186,15 @@ def test_a_small_piece_that_no_cut_touched_stays(share: float, trim: float) -> N
     assert mesh.components().max() == 1
 
 
+def test_a_crumb_that_a_cut_leaves_around_a_few_points_goes() -> None:
+    top = seen(1.0).points[:20] * [0.03, 0.03, 0] + [0, 0, 0.6]
+    cloud = PointCloud(np.concatenate([seen(0.5).points, top]))
+    assert finish(WHOLE, cloud, trim=0.0)[0].vertices[:, 2].max() > 0.59
+    mesh, _ = finish(WHOLE, cloud, trim=0.1)
+    assert mesh.components().max() == 0
+    assert mesh.vertices[:, 2].max() < 0.11
+
+
 def test_trim_is_a_distance_and_zero_never_cuts() -> None:
     half = seen(0.5)
     far, _ = finish(WHOLE, half, trim=0.6)
@@ -220,3 +229,6 @@ def test_colours_are_those_of_the_nearest_points() -> None:
     clear = np.abs(WHOLE.vertices[:, 0]) > 0.1
     expected = np.where(WHOLE.vertices[clear][:, :1] > 0, [[255, 0, 0]], [[0, 0, 255]])
     np.testing.assert_array_equal(mesh.colors[clear], expected)
+    colors = np.random.default_rng(0).integers(0, 256, WHOLE.vertices.shape)
+    mesh, _ = finish(WHOLE, PointCloud(WHOLE.vertices, WHOLE.normals, colors))
+    np.testing.assert_array_equal(mesh.colors, colors)

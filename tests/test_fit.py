@@ -318,3 +318,14 @@ def test_a_watch_sees_every_constraint_and_may_end_the_fit() -> None:
     assert [step for step, _ in seen] == [50, 100, 150]
     assert seen[0][1].keys() == {"line, box"}
     assert seen[0][1]["line, box"] > seen[2][1]["line, box"] > 0
+
+
+def test_a_step_takes_what_more_of_them_take_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def taking(problem: Problem, field: Siren, config: FitConfig, generator: torch.Generator) -> None:
+        now[0] += 0.5 + 0.02 * config.steps
+
+    monkeypatch.setattr(fit_module, "fit", taking)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    assert fit_module.time_step(PROBLEM, network(), FitConfig(), generator()) == pytest.approx(0.02)

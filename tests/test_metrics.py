@@ -48,6 +48,10 @@ def test_a_half_is_accurate_and_not_complete() -> None:
     for share in (0.001, 0.005, 0.01):
         recall = 1 - (np.sqrt(0.5) - share * np.sqrt(2)) ** 2
         assert result.f_score[f"{share:.1%}"] == pytest.approx(2 * recall / (1 + recall), abs=0.003)
+    swapped = compare(SQUARE, half)
+    assert (swapped.accuracy, swapped.completeness) == pytest.approx((result.completeness, 0), rel=0.01, abs=1e-6)
+    assert swapped.percentile_99 == pytest.approx(result.percentile_99, rel=0.01)
+    assert swapped.f_score == pytest.approx(result.f_score, abs=0.003)
 
 
 def test_normals_are_compared_by_their_cosine() -> None:

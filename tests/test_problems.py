@@ -29,6 +29,16 @@ def test_signs_and_reach_of_a_ball_are_right() -> None:
     assert (known["reach"] <= distance.abs() + 0.06).all()
 
 
+def test_one_normal_in_ten_that_is_turned_over_turns_no_side() -> None:
+    rng = np.random.default_rng(1)
+    normals = BALL.normals * np.where(rng.random((len(BALL), 1)) < 0.1, -1, 1)
+    points = torch.tensor(rng.uniform(-1, 1, (5000, 3)), dtype=torch.float32)
+    sign = sign_and_reach(points, PointCloud(BALL.points, normals), cKDTree(BALL.points))["sign"]
+    distance = points.norm(dim=1) - 0.6
+    clear = distance.abs() > 0.1
+    assert (sign[clear] == distance.sign()[clear]).float().mean() > 0.99
+
+
 def test_where_the_surface_was_not_seen_the_side_is_unsure() -> None:
     upper = BALL.select(BALL.points[:, 2] > 0)
     points = torch.tensor(np.random.default_rng(2).uniform(-1, 1, (5000, 3)), dtype=torch.float32)

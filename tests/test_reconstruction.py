@@ -93,6 +93,18 @@ def test_a_ball_of_few_points_is_round() -> None:
     assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - 1).mean() < 0.01
 
 
+def test_a_closed_room_may_be_an_object_whose_normals_point_inwards() -> None:
+    ball = evenly_spread(3000)
+    config = replace(SHORT, fit=replace(SHORT.fit, steps=150), surface=SMALL, resolution=48)
+    closed, opened = (
+        reconstruct(PointCloud(ball, -ball).select(ball[:, 2] < height), config, device="cpu") for height in (1.1, 0.8)
+    )
+    (note,) = (note for note in closed.notes if "all around the scan is inside" in note)
+    assert (closed.mesh.is_watertight, opened.mesh.is_watertight) == (True, False)
+    assert note.startswith("warning: ")
+    assert note.removeprefix("warning: ") in opened.notes
+
+
 def test_few_points_get_a_smaller_network_and_batch_and_many_the_presets_own() -> None:
     few, some, many = (sized(PRESETS["standard"], points) for points in (3000, 50_000, 100_000))
     assert (few.siren.width, few.siren.hidden_layers, few.surface and few.surface.on_surface) == (128, 2, 750)

@@ -17,6 +17,7 @@ def siren(in_dim: int, out_dim: int, layers: int = 3, omega: float = 30.0, seed:
 def test_every_sine_layer_sees_a_standard_normal_through_ten_layers() -> None:
     # Sitzmann et al. 2020, theorem 1.8 of the supplement: with c = 6 the arguments of the sines keep deviation 1.
     net = Siren(1, 1, SirenConfig(width=1024, hidden_layers=10), torch.Generator().manual_seed(0))
+    assert net.weights[0].abs().max().item() == pytest.approx(1, abs=0.01), "the first, uniform over 1 / fan-in"
     x = torch.linspace(-1, 1, 2000)[:, None]
     for layer, (weight, bias) in enumerate(zip(net.weights[:-1], net.biases[:-1], strict=True)):
         z = net.omegas[layer] * (x @ weight.T)

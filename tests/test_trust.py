@@ -193,9 +193,13 @@ def test_a_field_that_reconstruct_did_not_make_is_shown(tmp_path: Path, capsys: 
 
 
 def test_what_does_not_fit_in_memory_is_refused_before_the_work(
-    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     big, field = ("--output", tmp_path / "mesh.ply", "--quiet"), tmp_path / "field.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr("sdfrecon.memory.held", lambda: 0.0)
+        little = (*big, "--resolution", "64", "--max-memory", "0.01")
+        assert "are allowed: pass --max-points" in refused(capsys, "reconstruct", ring_and_ball, *little)
     assert "are allowed: lower --resolution to" in refused(
         capsys, "reconstruct", ring_and_ball, *big, "--resolution", "4096", "--max-memory", "10"
     )
@@ -263,6 +267,7 @@ def test_an_unwritable_output_leaves_what_was_there(
         "the fit is not made again\n"
     )
     assert mesh.read_text() == "mine"
+    assert mesh.with_suffix(".safetensors").is_file(), "the field is written first"
     assert not list(tmp_path.glob(".*part*"))
     place = tmp_path / "other.ply"
     run("reconstruct", ring_and_ball, "--output", place, "--run-dir", run_dir, *few)
@@ -387,6 +392,7 @@ def test_no_command_needs_the_network(tmp_path: Path, ring_and_ball: Path) -> No
         ("image", "derivatives", picture, "--output", tmp_path / "derived"),
         ("image", "poisson", "camera", "--output", tmp_path / "rebuilt.png", *few),
         ("image", "blend", "camera", tmp_path / "rebuilt.png", "--output", tmp_path / "blended.png", *few[:-2]),
+        ("image", "activations", "--output", tmp_path / "networks", *few),
         ("demo", "--output", made := tmp_path / "new" / "demo", "--steps", "60"),
     ]
     lines = ["|".join(map(str, call)) for call in calls]
