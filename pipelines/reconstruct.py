@@ -1,6 +1,6 @@
 """A scan becomes a mesh, stage by stage: `python pipelines/reconstruct.py SCAN MESH`.
 
-The same as `sdfrecon reconstruct`, without its checkpoints and messages: what to read, and to change, first.
+The same as `sdfrecon reconstruct` of a scan, without its checkpoints and messages: what to read, and to change, first.
 """
 
 import sys

@@ -69,7 +69,8 @@ def clean(cloud: PointCloud) -> tuple[PointCloud, list[str]]:
         notes.append(
             f"warning: {seam:,} normals are opposite to their neighbours' on the same surface: some parts look "
             "flipped, and the surface will suffer: orient them first, or pass --estimate-normals; where it was passed, "
-            "--viewpoint X Y Z, a place that sees the surface, too"
+            "--viewpoint X Y Z, a place that sees the surface, too (a wall far thinner than the points are apart "
+            "looks so with right ones)"
         )
     if step := _single_step(cloud.points, float(np.median(around[1][:, 0]))):
         notes.append(
@@ -149,10 +150,11 @@ def _single_step(points: Floats, spacing: float) -> float:
 
 
 def at_a_seam(around: Neighbours, lost: NDArray[np.bool_]) -> int:
-    """How many points that are not lost have two such neighbours or more on their own tangent plane, turned over.
+    """How many points that are not lost are on the tangent planes of two neighbours or more that are turned over.
 
-    On a surface with an inside and an outside there are none: the other side of a thin wall is off the plane. Where
-    one part of a scan is flipped they line its rim, which grows with the root of the number of points.
+    On a surface with an inside and an outside there are none, unless a wall is thinner than a fifth of the way to its
+    points on the other side. Where one part of a scan is flipped they line its rim, which grows with the root of the
+    number of points.
     """
     index, _, cosine, rise = around
     opposite = (cosine < -0.7) & (np.abs(rise) < 0.2) & ~lost[index]
@@ -165,9 +167,13 @@ def neighbours(cloud: PointCloud) -> Neighbours:
     assert cloud.normals is not None
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
-    offset = cloud.points[:, None] - cloud.points[index]
-    rise = np.einsum("nkd,nkd->nk", offset, cloud.normals[index]) / distance
-    return index, distance, np.einsum("nd,nkd->nk", cloud.normals, cloud.normals[index]), rise
+    cosine, rise = np.empty((2, *distance.shape))
+    for rows in np.array_split(np.arange(len(cloud)), 1 + len(cloud) // 100_000):  # all of them take gigabytes
+        normals = cloud.normals[index[rows]]
+        offset = cloud.points[rows, None] - cloud.points[index[rows]]
+        rise[rows] = np.einsum("nkd,nkd->nk", offset, normals) / distance[rows]
+        cosine[rows] = np.einsum("nd,nkd->nk", cloud.normals[rows], normals)
+    return index, distance, cosine, rise
 
 
 def _far(points: Floats) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 
@@ -40,6 +39,7 @@ KINDS = {
         ("diffuse_red", "diffuse_green", "diffuse_blue"),
     ],
 }
+MEANT = {name for triples in KINDS.values() for triple in triples for name in triple}
 
 
 def parse_text(file: Iterable[str]) -> Arrays:
@@ -58,31 +58,36 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if header or count is not None:
         comment, first = _first(lines)
         named = begin if header else comment or named
+    if not first:
+        raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
     delimiter = _delimiter(first)
     rows: Iterator[str] = chain([first], lines)
     if delimiter and first.endswith(delimiter):
-        named, rows = named.rstrip(delimiter), (row.rstrip().rstrip(delimiter) for row in rows)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none: an error below
-        try:
-            table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2)
-        except ValueError as error:
-            if count is not None and f"to 1 at row {count + 1};" in str(error):
-                raise InputError("it holds several scans, each below its number of points: save each alone") from None
-            raise
-    if not table.size:
-        raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
+        named, first = named.rstrip(delimiter), first.rstrip(delimiter)
+        rows = (row.rstrip().rstrip(delimiter) for row in rows)
+    width = len(first.partition("#")[0].split(delimiter))
+    names = next((names for mark in ("\t", delimiter) if len(names := _words(named, mark)) == width), [])
+    if header and not names:
+        raise InputError(f"the header {begin[:40]!r} names {len(_words(named, delimiter))} columns, and {width} follow")
+    known = _triple("points", {_plain(name) for name in names})
+    if header and not known:
+        raise _without_places(names)
+    used = [at for at, name in enumerate(names) if _plain(name) in MEANT] if known else None  # others may be text
+    try:
+        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, usecols=used)
+    except ValueError as error:
+        if wrong := re.search(r"could not convert string ('.*') to \w+ at row (\d+), column (\d+)", str(error)):
+            place = f"row {int(wrong[2]) + 1}, column {wrong[3]}"
+            raise InputError(f"expected numbers; got {wrong[1]} in {place}: drop it, or name all columns") from None
+        if count is not None and f"to 1 at row {count + 1};" in str(error):
+            raise InputError("it holds several scans, each below its number of points: save each alone") from None
+        raise
     if count is not None and table.shape == (2 * count, 3):
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    names = _words(named, "\t")  # which may be of several words
-    if len(names) != table.shape[1]:
-        names = _words(named, delimiter)
-    fits = len(names) == table.shape[1]
-    if header and not fits:
-        raise InputError(f"the header {begin[:40]!r} names {len(names)} columns, and {table.shape[1]} follow")
-    if header or (fits and _triple("points", {_plain(name) for name in names})):
-        return from_names(dict(zip(names, table.T, strict=True)))
+    if used:
+        return from_names(dict(zip([names[at] for at in used], table.T, strict=True)))
     return from_columns(table, intensity=count is not None)
 
 
@@ -136,11 +141,15 @@ def from_names(table: Arrays) -> Arrays:
         columns.setdefault(_plain(name), table[name])
     found = {kind: triple for kind in KINDS if (triple := _triple(kind, columns))}
     if "points" not in found:
-        raise InputError(f"a scan needs columns x, y and z; got {', '.join(table)}")
+        raise _without_places(table)
     arrays = {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
     if found.get("normals") == INDICES and _kind(arrays["normals"], alone=False) == "colors":  # whole numbers
         del arrays["normals"]
     return arrays
+
+
+def _without_places(names: Iterable[str]) -> InputError:
+    return InputError(f"a scan needs columns x, y and z; got {', '.join(names)}")
 
 
 def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
@@ -160,7 +169,8 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
         kind = _kind(rest[:, :3], alone=rest.shape[1] == 3 and (begins or "colors" in arrays))
         if kind == "colors" and rest.shape[1] > 3 and _kind(rest[:, 1:4], alone=False) == "colors":
             large, next_large = np.nanmax(rest[:, 0]) > 255, np.nanmax(rest[:, 1:4]) > 255
-            if (large and not next_large) or (intensity and begins and large == next_large):
+            constant = not np.ptp(rest[:, 0]) and np.ptp(rest[:, 3])
+            if constant or (large and not next_large) or (intensity and begins and large == next_large):
                 kind = None
         if kind == "normals" and not begins and _are_flags(rest[:, :3], table[:, :3]):
             kind = None
@@ -202,5 +212,6 @@ def to_bytes(colors: NDArray | None) -> NDArray[np.uint8] | None:
         return colors
     values = np.nan_to_num(np.asarray(colors, dtype=np.float64))
     largest = values.max(initial=0)
-    factor = 255 if largest < 2 else 1 if largest < 256 else 1 / 257
+    of_16_bits = largest >= (256 if colors.dtype == np.uint16 else 1024)  # a little more than 255 is a byte too bright
+    factor = 255 if largest < 2 else 1 / 257 if of_16_bits else 1
     return np.rint(np.clip(values * factor, 0, 255)).astype(np.uint8)

@@ -245,7 +245,7 @@ def demo(command: Demo) -> None:
     say(f"stereo_motorcycle of scikit-image: {describe(cloud)}, millimetres")
     run_dir = command.output / ".motorcycle.run"
     start = time.monotonic()
-    result = _run(cloud, config, "auto", run_dir, "stereo_motorcycle")
+    result = _run(cloud, config, command.device, run_dir, "stereo_motorcycle")
     took = duration(time.monotonic() - start)
     files.write_mesh(mesh, result.mesh)
     fieldfiles.save_field(field, result.field)

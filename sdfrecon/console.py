@@ -137,7 +137,7 @@ def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tupl
     from sdfrecon.files import has_faces, read_cloud
 
     cloud, lines = read_cloud(path), list[str]()
-    if has_faces(path) and (points := _on_triangles(path, cloud)) is not None:
+    if has_faces(path) and (points := _on_triangles(path, cloud, box)) is not None:
         lines.append(f"{path}: the mesh's {len(cloud):,} vertices do not show its surface: points on it are taken")
         cloud = points
     count = len(cloud)
@@ -154,8 +154,11 @@ def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tupl
     return cloud, lines
 
 
-def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
-    """A mesh's vertices and points on its triangles far from them, of few vertices these alone; None if not needed."""
+def _on_triangles(path: Path, vertices: PointCloud, box: Sequence[float] | None) -> PointCloud | None:
+    """A mesh's vertices and points on its triangles far from them, of few vertices these alone; None if not needed.
+
+    box: where points are wanted.
+    """
     from scipy.spatial import cKDTree
 
     from sdfrecon.cleaning import computable
@@ -171,6 +174,9 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
     if not len(vertices):
         return None
     computable(vertices.points)
+    if box is not None:
+        (low, high), corners = np.reshape(box, (2, 3)), mesh.vertices[mesh.faces]
+        mesh = mesh.keep_faces(((corners.min(axis=1) <= high) & (low <= corners.max(axis=1))).all(axis=1))
     if not 0 < mesh.areas.sum() < np.inf:
         return None
     if mesh.normals is not None:  # the file's say more of the sides than the order of a triangle's corners
@@ -179,6 +185,9 @@ def _on_triangles(path: Path, vertices: PointCloud) -> PointCloud | None:
     points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
     tree = cKDTree(vertices.points)
     away, nearest = tree.query(points, workers=-1)
+    if mesh.normals is None and vertices.normals is not None:  # they went where it was welded
+        turned = np.einsum("nd,nd->n", normals, vertices.normals[nearest]) < 0
+        normals = -normals if turned.mean() > 0.5 else normals
     added = PointCloud(points, normals, None if vertices.colors is None else vertices.colors[nearest])
     if len(vertices) < SOME:
         return added

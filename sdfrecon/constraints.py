@@ -48,7 +48,7 @@ def zero_level(_: Attributes, jet: Jet) -> Tensor:
 
 
 def normal_alignment(known: Attributes, jet: Jet) -> Tensor:
-    """1 - cos(grad f, n) with the point's unit normal `normals` (n, d) (Sitzmann et al. 2020, eq. 6).
+    """1 - cos(grad f, n) with the point's unit normal `normals` (n, d) (Sitzmann et al. 2020, eq. 6, by its code).
 
     Normals carry the sign: without them f and -f fit equally well.
     """

@@ -21,7 +21,7 @@ from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
 
 MESH_WRITERS = (".ply", ".obj", ".stl", ".glb", ".off")
-TEXT = (".xyz", ".xyzn", ".txt", ".csv", ".asc", ".pts", ".pwn")
+TEXT = (".xyz", ".xyzn", ".xyzrgb", ".txt", ".csv", ".asc", ".pts", ".pwn")
 MESH_READERS = (".ply", ".obj", ".stl", ".off", ".glb", ".gltf")
 CLOUD_READERS = (*MESH_READERS, *TEXT, ".pcd", ".npy", ".npz")
 
@@ -114,9 +114,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
 def read_cloud(path: str | Path) -> PointCloud:
     """A scan, as stored: points, and normals and colours where the file has them.
 
-    By ending: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, ASC, CSV, NPY, NPZ, or a mesh (its vertices with their normals).
-    Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their values; the
-    names decide where a text's first line, or the last comment before its numbers, has them.
+    By ending: PLY, PCD, PTS, PWN, XYZ, XYZN, XYZRGB, TXT, ASC, CSV, NPY, NPZ, or a mesh (its vertices with their
+    normals). Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their
+    values; the names decide where a text's first line, or the last comment before its numbers, has them.
 
     Raises InputError for what cannot be read.
     """

@@ -198,7 +198,9 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int, in
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
     stride = max(1, len(cloud) // 500_000)
-    _, vertex = cKDTree(mesh.vertices).query(cloud.points[::stride], workers=-1)
+    _, vertex = cKDTree(mesh.vertices, balanced_tree=False, compact_nodes=False).query(
+        cloud.points[::stride], workers=-1
+    )
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     best = points.argmax()

@@ -75,7 +75,7 @@ class FitConfig:
             raise InputError(f"steps must be a whole number, at least 1; got {self.steps}")
 
     def rate(self, step: int) -> float:
-        """The learning rates' factor at a step: linear warm-up, then cosine decay (Loshchilov and Hutter 2017)."""
+        """The learning rates' factor at a step: linear warm-up times cosine decay (Loshchilov and Hutter 2017)."""
         decay = (0.5 * (1 + math.cos(math.pi * step / self.steps))) ** self.decay
         return min(1.0, (step + 1) / max(1, self.warmup)) * (self.final_rate + (1 - self.final_rate) * decay)
 

@@ -78,9 +78,9 @@ class PointCloud:
     """Points of a surface, with what the scanner knew of each.
 
     points: (n, 3) float64, world units. normals: (n, 3) float64, pointing out of the object, or None.
-    colors: (n, 3) uint8 RGB, or None. An array of these types that holds its own memory is kept, not copied. Raises
-    InputError where the shapes disagree, and for colours that are not whole numbers from 0 to 255 (Open3D's are floats
-    up to 1, trimesh's have a fourth column).
+    colors: (n, 3) uint8 RGB, or None. An array of these types, row by row in memory of its own, is kept, not
+    copied. Raises InputError where the shapes disagree, and for colours that are not whole numbers from 0 to 255
+    (Open3D's are floats up to 1, trimesh's have a fourth column).
     """
 
     points: Floats
@@ -211,7 +211,8 @@ class Mesh:
         start, end = self.faces[:, :2].ravel(), self.faces[:, 1:].ravel()
         graph = coo_array((np.ones(len(start), bool), (start, end)), shape=(v, v))
         _, labels = connected_components(graph, directed=False)
-        return np.unique(labels[self.faces[:, 0]], return_inverse=True)[1].astype(np.int64)
+        labels = labels[self.faces[:, 0]]
+        return (np.cumsum(np.bincount(labels) > 0) - 1)[labels]  # vertices of no face have labels, too
 
     def keep_faces(self, mask: NDArray[np.bool_]) -> Mesh:
         """The faces where `mask` (f,) is true, with only the vertices that they use."""

@@ -21,7 +21,7 @@ from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
 
 HEADER = 1 << 16
 """Bytes in which a PLY's header ends, and a PCD's."""
-ELEMENTS = re.compile(rb"^element (\S+) (\d+)", re.MULTILINE)
+ELEMENTS = re.compile(rb"^element\s+(\S+)\s+(\d+)", re.MULTILINE)
 """Of a PLY's header: their names and numbers."""
 UNEVEN = "unexpected length"
 """What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
@@ -97,14 +97,12 @@ def read(path: Path) -> Arrays:
             part.pop("faces", None)
         # trimesh makes bytes of colours, for each format in another way, and loses them where it joins meshes.
         part.pop("visual", None)
-        colors[name] = part.pop("vertex_colors", None)
+        stored = part.pop("vertex_colors", None)
+        colors[name] = _as_shown(stored) if stored is not None and kind in ("glb", "gltf") else stored
         if kind == "stl":  # the format repeats a vertex for each triangle at it
             welded = Mesh(part["vertices"], part["faces"]).welded()
             part |= {"vertices": welded.vertices, "faces": welded.faces, "face_normals": None}
-    arrays = _joined(trimesh.load_scene(found), found["geometry"], colors)
-    if "colors" in arrays and kind in ("glb", "gltf"):
-        arrays["colors"] = _as_shown(arrays["colors"])
-    return arrays
+    return _joined(trimesh.load_scene(found), found["geometry"], colors)
 
 
 def _without_comments(path: Path) -> BinaryIO:
@@ -337,15 +335,15 @@ def _polygons(path: Path) -> Arrays:
 
 def _check_columns(path: Path) -> None:
     """Raises InputError for a PLY whose vertices have columns, but no x, y, z."""
-    vertex = re.search(rb"^element vertex [1-9].*?(?=^element |\Z)", _header(path), re.DOTALL | re.MULTILINE)
-    columns = re.findall(r"property \w+ (\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
+    vertex = re.search(rb"^element\s+vertex\s+0*[1-9].*?(?=^element\s|\Z)", _header(path), re.DOTALL | re.MULTILINE)
+    columns = re.findall(r"property\s+\w+\s+(\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
     if columns and not {"x", "y", "z"} <= set(columns):
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
 
 
 def ply_has_faces(path: Path) -> bool:
     """By its header."""
-    return re.search(rb"^element face [1-9]", _header(path), re.MULTILINE) is not None
+    return re.search(rb"^element\s+face\s+0*[1-9]", _header(path), re.MULTILINE) is not None
 
 
 def _header(path: Path) -> bytes:

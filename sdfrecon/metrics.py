@@ -70,8 +70,8 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
     back, back_normals = nearest(there, mesh)
     cosines = []
     for known, other in ((forth_normals, our_normals), (away_normals, back_normals)):
-        if known is not None and other is not None and (has_one := known.any(axis=1)).any():
-            cosines.append(np.abs(np.einsum("nd,nd->n", known[has_one], other[has_one])).mean())
+        if known is not None and other is not None and (have := known.any(axis=1) & other.any(axis=1)).any():
+            cosines.append(np.abs(np.einsum("nd,nd->n", known[have], other[have])).mean())
     f_score = {}
     for share in (0.001, 0.005, 0.01):
         precision, recall = (forth <= share * reference.diagonal).mean(), (back <= share * reference.diagonal).mean()
@@ -92,12 +92,12 @@ def compare(mesh: Mesh, reference: Mesh | PointCloud, samples: int = 200_000, se
 
 def sample_surface(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """(count, 3) points uniform over the area and (count, 3) unit normals of their triangles (Osada et al. 2002)."""
-    areas = mesh.areas
+    normals = mesh.face_normals
+    areas = np.linalg.norm(normals, axis=1)
     face = rng.choice(len(areas), count, p=areas / areas.sum())
     root, other = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
     a, b, c = (mesh.vertices[mesh.faces[face, i]] for i in range(3))
-    normals = mesh.face_normals[face]
-    return (1 - root) * a + root * (1 - other) * b + root * other * c, unit_vectors(normals)
+    return (1 - root) * a + root * (1 - other) * b + root * other * c, unit_vectors(normals[face])
 
 
 def nearest(points: Floats, target: Mesh | PointCloud) -> tuple[Floats, Floats | None]:

@@ -123,7 +123,7 @@ def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64]
     while (others := part[left] != joined).any():
         left, away, nearest = left[others], away[others], nearest[others]
         rows = np.flatnonzero(part == joined)
-        distance, index = cKDTree(points[rows]).query(points[left], workers=-1)
+        distance, index = cKDTree(points[rows]).query(points[left], distance_upper_bound=away.max(), workers=-1)
         closer = distance < away
         away[closer], nearest[closer] = distance[closer], rows[index[closer]]
         first = away.argmin()

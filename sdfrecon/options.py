@@ -26,7 +26,7 @@ class Reconstruct:
     """
 
     scan: Positional[Path]
-    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices and,
+    """The scan: PLY, PCD, PTS, PWN, XYZ, XYZN, XYZRGB, TXT, CSV, ASC, NPY, NPZ, or a mesh: its vertices and,
     where these show too little of it, points on its triangles."""
     output: Maybe[Path] = None
     """The mesh to write: .ply, .obj, .stl, .glb or .off; - writes a PLY to standard output. If not given,
@@ -95,6 +95,8 @@ class View:
     """Who may connect: 127.0.0.1 is this machine alone, 0.0.0.0 anyone who can reach it."""
     port: int = 8080
     """Where to listen; the next free one where it is taken."""
+    device: Device = "auto"
+    """Where a field is computed."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class Report:
     """The folder that `reconstruct --run-dir` was given."""
     output: Maybe[Path] = None
     """The .html file to write. If not given, report.html in that folder."""
+    device: Device = "auto"
+    """Where the field is computed."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,8 @@ class Demo:
     """Folder for the mesh (motorcycle.glb), the field and the picture (motorcycle.png)."""
     steps: Maybe[int] = None
     """Steps of the fit: more give a finer surface and take longer. If not given, draft's."""
+    device: Device = "auto"
+    """Where to compute."""
 
 
 @dataclass(frozen=True, kw_only=True)

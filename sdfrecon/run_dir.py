@@ -89,10 +89,21 @@ def keep(losses: Losses, step: int, terms: dict[str, float]) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raises InputError where a folder cannot be written in, or made."""
+    """Raises InputError where a folder cannot be written in, or made, or holds another program's FINISHED."""
     there = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
     if not (there.is_dir() and may_write(there)):
         raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
+    kept = path / FINISHED
+    with suppress(FileNotFoundError):
+        if not (_is_ours(kept) and may_write(kept)):
+            raise InputError(f"{kept} would be overwritten: choose another --run-dir")
+
+
+def _is_ours(kept: Path) -> bool:
+    try:
+        return {"scan", "command"} <= set(json.loads(kept.read_text("utf-8")))
+    except (ValueError, TypeError):
+        return False
 
 
 def _refused(path: Path, error: OSError) -> InputError:

@@ -156,7 +156,7 @@ def view(command: View) -> None:
     at_least(8, "--resolution", command.resolution)
     if command.file.suffix.lower() == ".safetensors":
         check_memory(meshing_memory(command.resolution), command.resolution)
-        field = load_shape(command.file)
+        field = load_shape(command.file, command.device)
         viewer = Viewer(field.frame, command.host, command.port)
         viewer.show_mesh(field.mesh(command.resolution))
         viewer.show_slices(field)
@@ -203,7 +203,7 @@ def report(command: Report) -> None:
         if run.get(f"{name}_sha256", "") not in ("", files.sha256(path)):
             gone = f"{path} is no longer what {command.run_dir} made"
             raise InputError(f"{gone}: run it again, with an --output of its own")
-    made, field = files.read_mesh(mesh_path), load_shape(field_path)
+    made, field = files.read_mesh(mesh_path), load_shape(field_path, command.device)
     cloud = load_fitted(scan, field)
     losses = run_of(field, command.run_dir).losses()
     losses = {step: terms for step, terms in losses.items() if step <= field.about.get("steps", step)}

@@ -108,9 +108,10 @@ class Viewer:
 
     def wait(self) -> None:
         """Keeps the page up, and its slices moving, until Ctrl-C."""
-        while True:
-            self._draw_slice()
-            time.sleep(0.05)
+        with suppress(KeyboardInterrupt):
+            while True:
+                self._draw_slice()
+                time.sleep(0.05)
 
     def _draw_slice(self, always: bool = False) -> None:
         if self._field is None or not (self._moved or always):

@@ -190,6 +190,20 @@ def test_points_are_added_where_a_meshs_vertices_do_not_show_it(tmp_path: Path) 
     np.testing.assert_allclose(taken.normals[-len(added) :], [[0, 0, 1]] * np.sign(added[:, 2:]), atol=1e-6)
     taken, lines = load_scan(tmp_path / "even.ply", None, None)
     assert (len(taken), lines) == (2562, [])
+    in_all, in_box = (load_scan(tmp_path / "plate.ply", (4, -1, -1, 6, 1, box), None)[0] for box in (9, -0.4))
+    assert (in_box.points[:, 2] == -0.5).all()
+    assert len(in_box) > 1.8 * (in_all.points[:, 2] < -0.4).sum(), "points are drawn where they are wanted"
+
+
+def test_points_on_triangles_look_the_way_of_the_files_normals_at_a_seam_too(tmp_path: Path) -> None:
+    plate = trimesh.creation.cylinder(10, 1, sections=4000)
+    corners, up = plate.vertices[plate.faces].reshape(-1, 3), np.repeat(plate.face_normals, 3, axis=0)
+    mirrored = np.arange(len(corners)).reshape(-1, 3)[:, ::-1]
+    files.write_mesh(tmp_path / "plate.ply", Mesh(corners, mirrored, up))
+    taken, _ = load_scan(tmp_path / "plate.ply", None, None)
+    flat = np.hypot(*taken.points[:, :2].T) < 9.9
+    assert flat.sum() > 30_000
+    np.testing.assert_allclose(taken.normals[flat, 2], np.sign(taken.points[flat, 2]), atol=1e-6)
 
 
 def test_a_part_of_a_scan_is_taken_and_taken_again(

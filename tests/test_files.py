@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import struct
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -186,11 +188,47 @@ def test_the_meshes_of_a_glb_keep_their_colours_normals_and_sides(
     assert (unit_vectors(both.vertices - middle) * both.normals).sum(axis=1).min() > 0.99
 
 
+def test_the_meshes_of_a_gltf_may_store_their_colours_in_several_types(tmp_path: Path) -> None:
+    place = np.eye(3, dtype=np.float32)
+    stored = [
+        place,
+        *(np.tile(np.array([top, top, 0, top], kind), (3, 1)) for kind, top in (("u1", 255), ("u2", 65535))),
+    ]
+    uris = [f"data:application/octet-stream;base64,{b64encode(array.tobytes()).decode()}" for array in stored]
+    tree = {
+        "asset": {"version": "2.0"},
+        "buffers": [{"uri": uri, "byteLength": a.nbytes} for uri, a in zip(uris, stored, strict=True)],
+        "bufferViews": [{"buffer": at, "byteLength": a.nbytes} for at, a in enumerate(stored)],
+        "accessors": [
+            {"bufferView": at, "componentType": kind, "count": 3, "type": form, "normalized": at > 0}
+            for at, (kind, form) in enumerate([(5126, "VEC3"), (5121, "VEC4"), (5123, "VEC4")])
+        ],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "COLOR_0": at}}]} for at in (1, 2)],
+        "nodes": [{"mesh": 0}, {"mesh": 1, "translation": [5, 0, 0]}],
+        "scenes": [{"nodes": [0, 1]}],
+    }
+    (tmp_path / "two.gltf").write_text(json.dumps(tree))
+    np.testing.assert_array_equal(files.read_mesh(tmp_path / "two.gltf").colors, np.tile([255, 255, 0], (6, 1)))
+
+
 def test_colours_of_16_bits_are_told_by_their_largest() -> None:
     assert to_bytes(np.array([[0, 256, 65535]])).tolist() == [[0, 1, 255]]
-    assert to_bytes(np.array([[0, 100, 256]])).tolist() == [[0, 0, 1]]
+    assert to_bytes(np.array([[0, 256, 1028]], np.uint16)).tolist() == [[0, 1, 4]]
+    assert to_bytes(np.array([[0, 100, 256.0]])).tolist() == [[0, 100, 255]], "a byte too bright"
     assert to_bytes(np.array([[0, 0.5, 1.02]])).tolist() == [[0, 128, 255]], "resampled"
     assert to_bytes(np.array([[0, 100, 255.5]])).tolist() == [[0, 100, 255]]
+
+
+def test_a_plys_counts_may_be_padded(tmp_path: Path) -> None:
+    files.write_mesh(tmp_path / "ball.ply", BALL)
+    whole = (tmp_path / "ball.ply").read_bytes()
+    padded = re.sub(rb"element (\w+) (\d+)", rb"element \1   000\2", whole)
+    (tmp_path / "ball.ply").write_bytes(padded)
+    assert files.has_faces(tmp_path / "ball.ply")
+    np.testing.assert_array_equal(files.read_mesh(tmp_path / "ball.ply").faces, BALL.faces)
+    (tmp_path / "ball.ply").write_bytes(padded[:-100])
+    with pytest.raises(InputError):
+        files.read_mesh(tmp_path / "ball.ply")
 
 
 def test_a_damaged_mesh_is_not_taken_for_its_points(tmp_path: Path) -> None:
@@ -275,6 +313,13 @@ def test_names_of_two_words_stand_between_tabs(tmp_path: Path) -> None:
     same(files.read_cloud(tmp_path / "a.txt"), colors=False)
 
 
+def test_columns_beside_those_with_names_may_be_text_or_empty(tmp_path: Path) -> None:
+    rows = np.column_stack([POINTS, NORMALS]).tolist()
+    lines = [f"{','.join(map(str, row))},{'' if at % 3 else 'ground'}" for at, row in enumerate(rows)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,y,z,nx,ny,nz,class", *lines]))
+    same(files.read_cloud(tmp_path / "a.csv"), colors=False)
+
+
 @pytest.mark.parametrize("header", ["", "X,Y,Z,Nx,Ny,Nz,\n", "# X,Y,Z,Nx,Ny,Nz\n"])
 def test_rows_may_end_with_their_mark(tmp_path: Path, header: str) -> None:
     rows = np.column_stack([POINTS, NORMALS]).tolist()
@@ -294,6 +339,8 @@ def test_rows_may_end_with_their_mark(tmp_path: Path, header: str) -> None:
         ([COLORS, 100 * np.arange(40)[:, None]], False, True),
         ([np.linspace(-5, 7, 120).reshape(40, 3), np.tile([1, 0, 0], (40, 1))], False, False),
         ([257 * COLORS.astype(int), np.full((40, 1), 2)], False, True),
+        ([np.full((40, 1), 87), COLORS], False, True),
+        ([COLORS, np.full((40, 1), 255)], False, True),
         ([np.zeros((40, 3)), COLORS], False, True),
         ([np.zeros((40, 3)), COLORS, np.full((40, 1), 255)], False, True),
         ([np.zeros((40, 3)), COLORS, np.full((40, 2), 7)], False, True),
@@ -700,6 +747,7 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.csv", b"Pt,East,North\n1,2,3\n", "needs columns x, y and z; got Pt, East, North"),
         ("scan.csv", b"1,5;2,5;3,5\n", "decimal commas, as in '1,5;2,5;3,5': write them with points"),
         ("scan.xyz", b"1,5 -2,5 3,5\n", "decimal commas"),
+        ("scan.xyz", b"1 2 3\n1 2 tree\n", "got 'tree' in row 2, column 3: drop it"),
         ("scan.e57", b"x", "unknown ending .*: convert others to PLY"),
     ],
 )  # fmt: skip

@@ -275,6 +275,18 @@ def test_an_unwritable_output_leaves_what_was_there(
     assert place.is_file()
 
 
+@pytest.mark.parametrize("text", ['{"steps": 5}', "[1]", "mine"])
+def test_what_another_program_calls_as_a_finished_run_stays(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / FINISHED).write_text(text)
+    said = refused(
+        capsys, "reconstruct", ring_and_ball, "--output", tmp_path / "a.ply", "--run-dir", tmp_path, *FEW, "--quiet"
+    )
+    assert said == f"sdfrecon: error: {tmp_path / FINISHED} would be overwritten: choose another --run-dir\n"
+    assert [path.name for path in tmp_path.iterdir()] == [FINISHED]
+
+
 def test_two_runs_on_one_folder_the_second_is_refused(
     tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
