@@ -191,7 +191,7 @@ def test_points_are_added_where_a_meshs_vertices_do_not_show_it(tmp_path: Path) 
     taken, lines = load_scan(tmp_path / "even.ply", None, None)
     assert (len(taken), lines) == (2562, [])
     in_all, in_box = (load_scan(tmp_path / "plate.ply", (4, -1, -1, 6, 1, box), None)[0] for box in (9, -0.4))
-    assert (in_box.points[:, 2] == -0.5).all()
+    assert (in_box.points[:, 2] < -0.4).all()
     assert len(in_box) > 1.8 * (in_all.points[:, 2] < -0.4).sum(), "points are drawn where they are wanted"
 
 
