@@ -15,7 +15,7 @@ from zipfile import is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon import meshexport, meshfiles
+from sdfrecon import meshexport, meshfiles, ply
 from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
@@ -123,7 +123,7 @@ def read_cloud(path: str | Path) -> PointCloud:
     path = Path(path)
     suffix = path.suffix.lower()
     readers: dict[str, Callable[[Path], Arrays]] = {
-        ".ply": meshfiles.read_ply,
+        ".ply": ply.read,
         ".pcd": read_pcd,
         # Mapped first: a header may promise more than the file holds.
         ".npy": lambda p: from_columns(np.array(np.load(p, mmap_mode="r", allow_pickle=False))),
@@ -157,7 +157,7 @@ def has_faces(path: Path) -> bool:
     if suffix != ".ply":
         return suffix in MESH_READERS
     with reading(path, "PLY"):
-        return meshfiles.ply_has_faces(path)
+        return ply.has_faces(path)
 
 
 def read_mesh(path: str | Path) -> Mesh:

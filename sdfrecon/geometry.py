@@ -288,3 +288,17 @@ def _turned(faces: NDArray[np.int64], odd: NDArray[np.bool_]) -> NDArray[np.int6
 
 def _diagonal(points: Floats) -> float:
     return float(np.linalg.norm(np.ptp(points, axis=0))) if len(points) else 0.0
+
+
+def vertex_normals(vertices: Floats, faces: NDArray) -> Floats:
+    """(v, 3) those of the triangles at each vertex; trimesh has none for triangles of less than 1e-13 square units."""
+    import trimesh
+
+    with np.errstate(invalid="ignore"):
+        extent = np.ptp(vertices[faces], axis=1).max(axis=1)
+    sound = np.isfinite(extent) & (extent > 0)
+    if not sound.any():
+        return np.zeros_like(vertices)
+    faces = faces[sound]
+    scaled = (vertices - np.median(vertices[faces[:, 0]], axis=0)) / np.median(extent[sound])
+    return np.asarray(trimesh.Trimesh(scaled, faces, process=False).vertex_normals)

@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon.columns import Arrays, from_names
-from sdfrecon.geometry import Floats, InputError, Mesh, unit_vectors
-
-HEADER = 1 << 16
-"""Bytes in which a PLY's header ends, and a PCD's."""
-ELEMENTS = re.compile(rb"^element\s+(\S+)\s+(\d+)", re.MULTILINE)
-"""Of a PLY's header: their names and numbers."""
-UNEVEN = "unexpected length"
-"""What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
-POLYGONS = """
-import sys
-import numpy as np
-from sdfrecon.meshfiles import open3d
-mesh = open3d().io.read_triangle_mesh(sys.argv[1])
-if len(mesh.triangles) and not mesh.has_vertex_normals():
-    mesh.compute_vertex_normals()
-faces = np.asarray(mesh.triangles).astype(np.int64)
-np.savez(sys.argv[2], points=mesh.vertices, faces=faces, normals=mesh.vertex_normals, colors=mesh.vertex_colors)
-"""
+from sdfrecon import ply
+from sdfrecon.columns import Arrays
+from sdfrecon.geometry import InputError, Mesh, unit_vectors, vertex_normals
 
 
 def open3d() -> Any:
@@ -71,13 +53,10 @@ def read(path: Path) -> Arrays:
 
     kind = path.suffix.lower()[1:]
     if kind == "ply":
-        found = _load_ply(path)
+        found = ply.load(path)
         if found is None:
-            return _polygons(path)
-        # trimesh forgets an element where the file ends before its first.
-        promised = {name.decode("ascii", "replace"): (int(count), 0) for name, count in ELEMENTS.findall(_header(path))}
-        held = {name: _held(element) for name, element in found["metadata"]["_ply_raw"].items()}
-        _check_whole(path, promised | held)
+            return ply.polygons(path)
+        ply.check_elements(path, found)
     else:
         options: dict[str, Any] = {"skip_materials": True} if kind in ("obj", "glb", "gltf") else {}
         with PREPARED[kind](path) as file:
@@ -86,7 +65,7 @@ def read(path: Path) -> Arrays:
                 file.seek(0)
                 marks, _, rest = file.read().partition(b"OFF")
                 lines = [line for line in rest.splitlines() if line.strip()]
-                _check_whole(path, {"face": _off_faces(lines)})
+                ply.check_whole(path, {"face": _off_faces(lines)})
                 found |= _beside_places(marks, lines[1 : 1 + len(found["vertices"])])
     if "geometry" not in found:
         found = {"geometry": {"whole": found}}
@@ -132,12 +111,12 @@ def _absolute(path: Path) -> BinaryIO:
 def _whole_stl(path: Path) -> BinaryIO:
     """An STL without what follows its triangles. Raises InputError where some are missing."""
     data = path.read_bytes()
-    if re.search(rb"solid[^\0]*?facet\s+normal", data[:HEADER], re.IGNORECASE):
+    if re.search(rb"solid[^\0]*?facet\s+normal", data[: ply.HEADER], re.IGNORECASE):
         begun, ended = (len(re.findall(rb"(?im)^\s*" + word, data)) for word in (b"solid", b"endsolid"))
-        _check_whole(path, {"solids": (begun, ended)})
+        ply.check_whole(path, {"solids": (begun, ended)})
         return BytesIO(data)
     count = int.from_bytes(data[80:84], "little")
-    _check_whole(path, {"face": (count, max(0, len(data) - 84) // 50)})
+    ply.check_whole(path, {"face": (count, max(0, len(data) - 84) // 50)})
     return BytesIO(data[: 84 + 50 * count])
 
 
@@ -185,12 +164,6 @@ PREPARED: dict[str, Callable[[Path], BinaryIO]] = {
 """What opens a file so that trimesh reads it rightly, by its ending."""
 
 
-def _held(element: dict[str, Any]) -> tuple[int, int]:
-    """How many of an element a PLY promises, and how many of them trimesh found."""
-    data = element.get("data", ())
-    return element["length"], len(next(iter(data.values()), ()) if isinstance(data, dict) else data)
-
-
 def _off_faces(lines: list[bytes]) -> tuple[int, int]:
     """How many faces an OFF promises, of which these are the lines from the counts on, and how many it holds whole."""
     points, promised = map(int, lines[0].split()[:2])
@@ -207,14 +180,6 @@ def _beside_places(marks: bytes, lines: list[bytes]) -> dict[str, NDArray]:
         if mark in marks and table.shape[1] >= at + 3:
             found[name], at = table[:, at : at + 3], at + 3
     return found
-
-
-def _check_whole(path: Path, counts: dict[str, tuple[int, int]]) -> None:
-    """Raises InputError where fewer of something are there than promised: trimesh takes what there is of a text."""
-    for name, (promised, held) in counts.items():
-        if held < promised:
-            what = {"vertex": "points", "face": "faces"}.get(name, name)
-            raise InputError(f"{path} promises {promised} {what} and holds {held}: the file is truncated")
 
 
 def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDArray | None]) -> Arrays:
@@ -236,7 +201,7 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
         points.append(trimesh.transform_points(one.vertices, at))
         normals = stored[name].get("vertex_normals")
         if meshes and normals is None:
-            normals = _normals(one.vertices, one.faces)
+            normals = vertex_normals(one.vertices, one.faces)
         if normals is not None and not np.array_equal(at[:3, :3], np.eye(3)):
             normals = unit_vectors(normals @ np.linalg.inv(at[:3, :3]))
         for key, values in (("normals", normals), ("colors", colors[name])):
@@ -254,102 +219,6 @@ def _joined(scene: Any, stored: dict[str, dict[str, Any]], colors: dict[str, NDA
         if whole and len(whole) == len(found):
             arrays[key] = np.concatenate(whole)
     return arrays
-
-
-def _normals(vertices: Floats, faces: NDArray) -> Floats:
-    """(v, 3) those of the triangles at each vertex; trimesh has none for triangles of less than 1e-13 square units."""
-    import trimesh
-
-    with np.errstate(invalid="ignore"):
-        extent = np.ptp(vertices[faces], axis=1).max(axis=1)
-    sound = np.isfinite(extent) & (extent > 0)
-    if not sound.any():
-        return np.zeros_like(vertices)
-    faces = faces[sound]
-    scaled = (vertices - np.median(vertices[faces[:, 0]], axis=0)) / np.median(extent[sound])
-    return np.asarray(trimesh.Trimesh(scaled, faces, process=False).vertex_normals)
-
-
-def read_ply(path: Path) -> Arrays:
-    """A PLY's vertices, with normals and colours where it has them. Raises InputError where it holds too few."""
-    # trimesh's own point cloud has no normals; its table of the file's properties has everything.
-    loaded = _load_ply(path)
-    if loaded is None:
-        return _polygons(path)
-    vertex = loaded["metadata"]["_ply_raw"].get("vertex")
-    if vertex is None or not vertex["length"]:
-        raise InputError(f"{path} holds no points: expected a scan")
-    data = vertex["data"]
-    names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
-    table = {name: np.asarray(data[name]).reshape(-1) for name in names}
-    _check_whole(path, {"vertex": _held(vertex)})
-    arrays = from_names(table)
-    if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
-        arrays["normals"] = _normals(loaded["vertices"], loaded["faces"])
-    return arrays
-
-
-def _load_ply(path: Path) -> dict[str, Any] | None:
-    """What trimesh finds in a PLY; None where its polygons have not all as many corners, which it cannot read."""
-    from trimesh.exchange.ply import load_ply
-
-    _check_columns(path)
-    header = _header(path)
-    # It takes the second line for the format, and comments for UTF-8.
-    plain = re.sub(rb"^(?:comment|obj_info)\b.*\n", b"", header, flags=re.MULTILINE)
-    clear = header.isascii() and re.match(rb"ply\s+format", header)
-    try:
-        with open(path, "rb") if clear else BytesIO(path.read_bytes().replace(header, plain, 1)) as file:
-            found = load_ply(file, fix_texture=False, skip_materials=True)
-    except ValueError as error:
-        if UNEVEN not in str(error):
-            raise
-        return None
-    faces = found["metadata"]["_ply_raw"].get("face", {}).get("data")
-    if isinstance(faces, np.ndarray) and len(faces):  # it takes all to have as many as the first
-        counts = [faces[name]["f0"] for name in faces.dtype.names or () if "f0" in (faces.dtype[name].names or ())]
-        if any((count != count[0]).any() for count in counts):
-            return None
-    return found
-
-
-def _polygons(path: Path) -> Arrays:
-    """What `read` gives, of a PLY whose polygons have as many corners as they like. Raises ValueError where damaged.
-
-    trimesh reads no binary ones. Open3D does, but takes what it is promised, says on standard error alone where a file
-    ends too soon, and crashes where corners are none: so it reads in a process of its own.
-    """
-    if sum(int(count) for _, count in ELEMENTS.findall(_header(path))) > path.stat().st_size:
-        raise ValueError("it promises more than it holds")
-    with TemporaryDirectory() as folder:
-        made = Path(folder) / "made.npz"
-        line = [sys.executable, "-P", "-c", POLYGONS, str(path), str(made)]
-        done = subprocess.run(line, capture_output=True, text=True, errors="replace")
-        said = done.stderr.splitlines()
-        told = [line for line in said if line.startswith("RPly:")] or said[-1:] * bool(done.returncode)
-        if done.returncode or told:
-            raise ValueError("; ".join(told) or "Open3D crashed over it")
-        with np.load(made) as arrays:
-            return {name: arrays[name] for name in arrays if len(arrays[name])}
-
-
-def _check_columns(path: Path) -> None:
-    """Raises InputError for a PLY whose vertices have columns, but no x, y, z."""
-    vertex = re.search(rb"^element\s+vertex\s+0*[1-9].*?(?=^element\s|\Z)", _header(path), re.DOTALL | re.MULTILINE)
-    columns = re.findall(r"property\s+\w+\s+(\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
-    if columns and not {"x", "y", "z"} <= set(columns):
-        raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
-
-
-def ply_has_faces(path: Path) -> bool:
-    """By its header."""
-    return re.search(rb"^element\s+face\s+0*[1-9]", _header(path), re.MULTILINE) is not None
-
-
-def _header(path: Path) -> bytes:
-    """Of a PLY: what it says before its numbers."""
-    with open(path, "rb") as file:
-        return file.read(HEADER).partition(b"end_header")[0]
 
 
 def _as_shown(light: NDArray) -> NDArray[np.uint8]:

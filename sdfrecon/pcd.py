@@ -8,7 +8,8 @@ import numpy as np
 
 from sdfrecon.columns import Arrays
 from sdfrecon.geometry import InputError
-from sdfrecon.meshfiles import HEADER, open3d
+from sdfrecon.meshfiles import open3d
+from sdfrecon.ply import HEADER
 
 PARTS = ("FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA")
 

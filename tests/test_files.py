@@ -22,6 +22,7 @@ from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
 from sdfrecon.meshing import extract_mesh
+from sdfrecon.ply import polygons
 from sdfrecon.siren import Siren, SirenConfig
 
 RNG = np.random.default_rng(0)
@@ -532,9 +533,9 @@ def test_what_else_a_process_prints_does_not_damage_a_ply(tmp_path: Path, monkey
 
     monkeypatch.setattr("subprocess.run", noisily)
     path = ply(tmp_path / "scan.ply", "binary_little_endian", "float")
-    np.testing.assert_array_equal(meshfiles._polygons(path)["points"], POINTS)
+    np.testing.assert_array_equal(polygons(path)["points"], POINTS)
     with pytest.raises(ValueError, match="^MemoryError$"):
-        meshfiles._polygons(path)
+        polygons(path)
 
 
 def test_normals_of_points_in_a_glb_are_not_left_out_without_a_word(tmp_path: Path) -> None:
