@@ -6,7 +6,7 @@ import cases
 import numpy as np
 import pytest
 from accuracy import Results, genus
-from tables import Row, ratio_line, trio
+from tables import COLUMNS, Row, ratio_line, trio
 
 from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
@@ -109,6 +109,19 @@ def test_a_stopped_benchmark_knows_what_it_measured(tmp_path: Path) -> None:
     np.testing.assert_allclose(trio(known), [0.1, 0.2, 0.1])
 
 
+def test_every_column_says_what_it_is_called() -> None:
+    first = {
+        "accuracy": 0.1, "completeness": 0.2, "chamfer": 0.15, "percentile_99": 0.4, "hausdorff": 0.5,
+        "diagonal": 10.0, "f_score": {"0.1%": 0.6, "0.5%": 0.7}, "normal_consistency": 0.8, "components": 3,
+        "watertight": True, "genus": 1, "true_genus": 1, "seconds": 2.0, "gigabytes": 0.25,
+    }  # fmt: skip
+    rows = [first, {**first, "watertight": False, "genus": None}, {**first, "genus": 0, "seconds": 9.0}]
+    assert {name: figure(rows) for name, figure in COLUMNS.items()} == {
+        "accuracy": "10.000", "completeness": "20.000", "CD": "15.000", "99%": "40.000", "H": "5.00", "F 0.1%": "0.600",
+        "F 0.5%": "0.700", "NC": "0.8000", "pieces": "3.0", "closed": "2/3", "genus": "1/3", "s": "2.0", "GB": "0.25",
+    }  # fmt: skip
+
+
 def test_ours_is_measured_against_the_best_poisson_of_each_case(capsys: pytest.CaptureFixture[str]) -> None:
     def row(
         method: str,
@@ -134,7 +147,7 @@ def test_ours_is_measured_against_the_best_poisson_of_each_case(capsys: pytest.C
     ratio_line("draft", rows, ["noisy"], or_trimmed=True)
     closed, trimmed = (line.split("|")[2:8] for line in capsys.readouterr().out.splitlines())
     assert closed[0].strip() == "1.12 / 3.12 / 0.50"
-    assert [cell.strip() for cell in closed[2:]] == ["1.12 / 3.50 / 0.75", "3.0 of 2", "1", "2"], (
+    assert [cell.strip() for cell in closed[2:]] == ["1.12 / 3.50 / 0.75", "3.0 of 2", "1 of 2", "2"], (
         "each, time, phantoms, cases"
     )
     assert trimmed[0].strip() == "0.38 / 0.62 / 0.50"
