@@ -32,7 +32,7 @@ class Reconstruct:
     """The mesh to write: .ply, .obj, .stl, .glb or .off; - writes a PLY to standard output. If not given,
     SCAN_mesh.ply."""
     preset: Literal["draft", "standard", "fine", "paper"] = "draft"
-    """draft takes 10 to 30 s on two cores, standard up to 3 minutes, fine up to 7, for more detail; paper is the SIREN
+    """draft takes 10 to 30 s on two cores, standard up to 5 minutes, fine up to 15, for more detail; paper is the SIREN
     paper's network, loss and optimiser, for 10,000 steps."""
     field: Maybe[Path] = None
     """The field to write. If not given, the mesh's name ending in .safetensors; none beside standard output."""
