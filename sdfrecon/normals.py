@@ -62,21 +62,23 @@ def estimate_normals(cloud: PointCloud, viewpoint: ArrayLike | None = None) -> P
             raise InputError("the points are flat, which has no outside: pass --viewpoint X Y Z")
         few = np.sort(np.random.default_rng(0).permutation(len(local))[:ORIENTED])
         normals = np.asarray(pcd.normals)
-        agreed = _agreeing(local[few], normals[few], most[few])
+        near = range(2, min(AROUND, len(few) - 1) + 2)
+        distance, index = cKDTree(local[few]).query(local[few], k=near, workers=-1)
+        agreed = _agreeing(local[few], normals[few], index)
+        agreed *= _outwards(local[few], agreed, distance[:, -1], most[few])
         normals = agreed if len(few) == len(local) else normals * _sides(local, normals, local[few], agreed)[:, None]
     if even is not cloud:
         normals = normals[cKDTree(even.points).query(cloud.points, workers=-1)[1]]
     return replace(cloud, normals=normals)
 
 
-def _agreeing(points: Floats, normals: Floats, most: NDArray[np.bool_]) -> Floats:
-    """(n, 3) normals (n, 3), turned to the side of their neighbours' along the surface, and most of them outwards.
+def _agreeing(points: Floats, normals: Floats, index: NDArray[np.integer]) -> Floats:
+    """(n, 3) normals (n, 3), turned to the side of their neighbours', `index` (n, k), along the surface.
 
     Between two parts of a scan the shortest way runs through a body or outside of all: the normal at its end is the
     mirror image of that at its beginning, as where it bridges a gap in one surface (Koenig and Gumhold 2009, section 3,
     have that of all neighbours). A few points apart are noise: they agree with the nearest.
     """
-    distance, index = cKDTree(points).query(points, k=range(2, min(AROUND, len(points) - 1) + 2), workers=-1)
     start, end = np.repeat(np.arange(len(points)), index.shape[1]), index.ravel()
     pairs = np.unique(np.minimum(start, end) * len(points) + np.maximum(start, end))
     ways = np.stack(np.divmod(pairs, len(points)), axis=1)
@@ -100,13 +102,17 @@ def _agreeing(points: Floats, normals: Floats, most: NDArray[np.bool_]) -> Float
     side = [1.0] * len(points)
     for (at, to), turned in zip(ways.tolist(), (np.where(across, mirrored, cosine) < 0).tolist(), strict=True):
         side[to] = -side[at] if turned else side[at]
-    normals = normals * np.array(side)[:, None]
+    return normals * np.array(side)[:, None]
 
-    # A closed surface's position times its normal sums up to three times what it encloses, if each point counts as its
-    # share of the area: by the square of the distance to its last neighbour.
-    share = distance[:, -1].clip(max=SPARSE * np.median(distance[:, -1])) ** 2
-    enclosed = (share * np.einsum("nd,nd->n", points, normals))[most].sum()
-    return normals * (1 if enclosed >= 0 else -1)
+
+def _outwards(points: Floats, normals: Floats, reach: Floats, most: NDArray[np.bool_]) -> int:
+    """1, or -1 where the normals of `most` of the points look inwards; reach: (n,) how far their last neighbours are.
+
+    A closed surface's position times its normal sums up to three times what it encloses, if each point counts as its
+    share of the area: by the square of that reach.
+    """
+    share = reach.clip(max=SPARSE * np.median(reach)) ** 2
+    return 1 if (share * np.einsum("nd,nd->n", points, normals))[most].sum() >= 0 else -1
 
 
 def _links(points: Floats, part: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
