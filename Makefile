@@ -21,7 +21,7 @@ lint: .venv/ready
 	$(PYTHON) -m venv .venv || { echo "on Debian or Ubuntu: apt-get install $(notdir $(PYTHON))-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -c 'from sdfrecon.meshfiles import open3d; open3d()'
+	$(BIN)/python -c 'from sdfrecon.libraries import open3d; open3d()'
 	touch $@
 
 clean:

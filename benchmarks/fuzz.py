@@ -22,7 +22,7 @@ import torch
 import tyro
 from machine import ROOT, heading
 
-from sdfrecon import fieldfiles, files, meshfiles
+from sdfrecon import fieldfiles, files, libraries
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh
@@ -81,7 +81,7 @@ def seeds(folder: Path) -> list[Path]:
     (folder / "ascii.ply").write_text(header + "end_header\n" + rows + "\n")
     np.save(folder / "array.npy", np.concatenate([points, normals], axis=1))
     np.savez(folder / "arrays.npz", points=points, normals=normals)
-    o3d = meshfiles.open3d()
+    o3d = libraries.open3d()
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
     o3d.io.write_point_cloud(str(folder / "binary.pcd"), cloud)

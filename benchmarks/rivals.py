@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sdfrecon import meshfiles
+from sdfrecon import libraries, meshfiles
 from sdfrecon.files import read_cloud
 from sdfrecon.geometry import Mesh
 
 
 def oriented(cloud: Path) -> Any:
     """The points and normals of a file as Open3D's."""
-    o3d, points = meshfiles.open3d(), read_cloud(cloud)
+    o3d, points = libraries.open3d(), read_cloud(cloud)
     pcd = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.points))
     pcd.normals = o3d.utility.Vector3dVector(points.normals)
     return pcd
@@ -27,7 +27,7 @@ def oriented(cloud: Path) -> Any:
 
 def poisson(cloud: Path, mesh: Path, depth: int) -> None:
     """Screened Poisson (Kazhdan and Hoppe 2013) as Open3D has it."""
-    o3d = meshfiles.open3d()
+    o3d = libraries.open3d()
     made, density = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(oriented(cloud), depth=depth)
     o3d.io.write_triangle_mesh(str(mesh), made)
     np.save(mesh.with_suffix(".npy"), np.asarray(density))
@@ -53,7 +53,7 @@ def meshlab(cloud: Path, mesh: Path, depth: int, samples: float = 1.5) -> None:
 
 def pivoting(cloud: Path, mesh: Path) -> None:
     """Ball pivoting (Bernardini et al. 1999) as Open3D has it, with balls of one, two and four mean spacings."""
-    o3d = meshfiles.open3d()
+    o3d = libraries.open3d()
     pcd = oriented(cloud)
     radii = np.mean(pcd.compute_nearest_neighbor_distance()) * np.array([1, 2, 4])
     made = o3d.geometry.TriangleMesh.create_from_point_cloud_ball_pivoting(pcd, o3d.utility.DoubleVector(radii))

@@ -158,7 +158,11 @@ def plot(rows: list[Row]) -> None:
 
     families = {
         "sdfrecon": (OURS, "tab:blue", "o-"),
-        "screened Poisson (Open3D)": (("poisson8", "poisson9", "poisson10"), "tab:orange", "s-"),
+        "screened Poisson (Open3D)": (
+            ("poisson6", "poisson7", "poisson8", "poisson9", "poisson10"),
+            "tab:orange",
+            "s-",
+        ),
         "PoissonRecon (MeshLab)": (("meshlab8", "meshlab9", "meshlab10"), "tab:red", "s-"),
         "ball pivoting": (("pivoting",), "tab:green", "^-"),
         "SIREN paper's loss": (("paper", "paper_x10"), "tab:purple", "v-"),

@@ -58,7 +58,7 @@ def alone() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C."""
+    """The console script. Exits with 2 and one line for bad input, 130 after Ctrl-C, but where that ends a view."""
     # Closed by who started it, they are None: what is said would go elsewhere, or fail.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

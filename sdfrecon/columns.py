@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -62,23 +62,26 @@ def parse_text(file: Iterable[str]) -> Arrays:
         raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
     delimiter = _delimiter(first)
     rows: Iterator[str] = chain([first], lines)
-    if delimiter and first.endswith(delimiter):
+    if delimiter and first.endswith(delimiter) and len(_words(named, delimiter)) != len(first.split(delimiter)):
         named, first = named.rstrip(delimiter), first.rstrip(delimiter)
         rows = (row.rstrip().rstrip(delimiter) for row in rows)
-    width = len(first.partition("#")[0].split(delimiter))
+    width = len(re.split("|".join(COMMENTS), first)[0].split(delimiter))
     names = next((names for mark in ("\t", delimiter) if len(names := _words(named, mark)) == width), [])
     if header and not names:
         raise InputError(f"the header {begin[:40]!r} names {len(_words(named, delimiter))} columns, and {width} follow")
     known = _triple("points", {_plain(name) for name in names})
     if header and not known:
         raise _without_places(names)
-    used = [at for at, name in enumerate(names) if _plain(name) in MEANT] if known else None  # others may be text
+    used = [at for at, name in enumerate(names) if not known or _plain(name) in MEANT]
+    # The others may be text, or empty.
+    others: dict[int | str, Callable[[str], float]] = {at: lambda _: 0.0 for at in range(len(names)) if at not in used}
     try:
-        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, usecols=used)
+        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, converters=others)
     except ValueError as error:
         if wrong := re.search(r"could not convert string ('.*') to \w+ at row (\d+), column (\d+)", str(error)):
-            place = f"row {int(wrong[2]) + 1}, column {wrong[3]}"
-            raise InputError(f"expected numbers; got {wrong[1]} in {place}: drop it, or name all columns") from None
+            place = f"row {int(wrong[2]) + 1} of them, column {wrong[3]}"
+            way = "leave such rows out" if known else "drop that column, or name all"
+            raise InputError(f"expected numbers; got {wrong[1]} in {place}: {way}") from None
         if count is not None and f"to 1 at row {count + 1};" in str(error):
             raise InputError("it holds several scans, each below its number of points: save each alone") from None
         raise
@@ -86,8 +89,8 @@ def parse_text(file: Iterable[str]) -> Arrays:
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
-    if used:
-        return from_names(dict(zip([names[at] for at in used], table.T, strict=True)))
+    if known:
+        return from_names({names[at]: table[:, at] for at in used})
     return from_columns(table, intensity=count is not None)
 
 
@@ -169,7 +172,7 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
         kind = _kind(rest[:, :3], alone=rest.shape[1] == 3 and (begins or "colors" in arrays))
         if kind == "colors" and rest.shape[1] > 3 and _kind(rest[:, 1:4], alone=False) == "colors":
             large, next_large = np.nanmax(rest[:, 0]) > 255, np.nanmax(rest[:, 1:4]) > 255
-            constant = not np.ptp(rest[:, 0]) and np.ptp(rest[:, 3])
+            constant = not np.ptp(rest[:, 0]) and np.ptp(rest[:, 1:4], axis=0).all()
             if constant or (large and not next_large) or (intensity and begins and large == next_large):
                 kind = None
         if kind == "normals" and not begins and _are_flags(rest[:, :3], table[:, :3]):

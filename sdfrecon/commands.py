@@ -46,7 +46,7 @@ Tell = Callable[[str], None]
 
 def reconstruct(command: Reconstruct) -> None:
     """Scan -> mesh and field."""
-    from sdfrecon import fieldfiles, files, meshfiles
+    from sdfrecon import fieldfiles, files, libraries
     from sdfrecon.cleaning import check_normals, to_fit
     from sdfrecon.reconstruction import run_of
     from sdfrecon.run_dir import FINISHED, check_folder
@@ -75,7 +75,7 @@ def reconstruct(command: Reconstruct) -> None:
     used = to_fit(PointCloud(cloud.points) if command.estimate_normals else cloud)
     files.check_precision(output, used.points)
     if page is not None:
-        meshfiles.open3d()
+        libraries.open3d()
     tell(f"{scan}: {describe(cloud)}")
     _announce(used, config, command, tell)
     if command.estimate_normals:
@@ -229,14 +229,16 @@ def _warn_beyond(points: Floats, field: Field) -> None:
 
 def demo(command: Demo) -> None:
     """The embedded scan -> mesh, field and picture."""
-    from sdfrecon import fieldfiles, files, meshfiles
+    from sdfrecon import fieldfiles, files, libraries
     from sdfrecon.demo import motorcycle
+    from sdfrecon.device import pick_device
     from sdfrecon.pictures import write_image
     from sdfrecon.presets import preset
     from sdfrecon.reconstruction import run_of
     from sdfrecon.render import render
 
-    meshfiles.open3d()
+    libraries.open3d()
+    pick_device(command.device)
     config = _of_steps(preset("draft"), command.steps)
     files.make_folder(command.output)
     mesh, picture, field = made = [command.output / f"motorcycle.{name}" for name in ("glb", "png", "safetensors")]

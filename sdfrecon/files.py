@@ -15,7 +15,7 @@ from zipfile import is_zipfile
 import numpy as np
 from numpy.typing import NDArray
 
-from sdfrecon import meshexport, meshfiles, ply
+from sdfrecon import libraries, meshexport, meshfiles, ply
 from sdfrecon.columns import Arrays, from_columns, parse_text, to_bytes
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite
 from sdfrecon.pcd import read_pcd
@@ -220,7 +220,7 @@ def check_precision(path: Path, points: Floats) -> None:
     doubles, cannot start."""
     points = points[finite(points)]
     if _in_doubles(path, points):
-        meshfiles.open3d()
+        libraries.open3d()
     if path.suffix.lower() == ".stl" and meshexport.rounds_visibly(points):
         raise InputError(f"{path}: STL's single precision is too coarse this far from the origin: write .ply")
     if path.suffix.lower() == ".glb" and meshexport.rounds_visibly(points - points[:1]):

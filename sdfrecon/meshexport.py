@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdfrecon.geometry import Floats, Mesh
-from sdfrecon.meshfiles import open3d
+from sdfrecon.libraries import open3d
 
 COLORS = "_COLOR_0"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, finite, is_whole, unit_vectors
-from sdfrecon.meshfiles import open3d
+from sdfrecon.libraries import open3d
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Comparison:
     accuracy: mean distance mesh -> reference. completeness: mean distance reference -> mesh. chamfer: the mean of the
     two. hausdorff: the largest distance either way. percentile_99: the larger 99th percentile of the two ways.
     f_score: the harmonic mean of the shares within "0.1%", "0.5%" and "1.0%" of the diagonal.
-    normal_consistency: mean |cos| between the normals of a sample and of the nearest point, both ways, where the
-    reference has a normal; None where it has none. All over area-uniform samples, or the points of a reference cloud.
+    normal_consistency: mean |cos| between the normals of a sample and of the nearest point, both ways, where both
+    have one; None where that is nowhere so, one way or the other. All over area-uniform samples, or the points of a
+    reference cloud.
     """
 
     accuracy: float

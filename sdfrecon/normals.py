@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import computable, distinct, enough, together
 from sdfrecon.geometry import Floats, InputError, PointCloud, numbers, unit_vectors
-from sdfrecon.meshfiles import open3d
+from sdfrecon.libraries import open3d
 from sdfrecon.noise import evened
 
 PLANE, ORIENTED = 20, 200_000

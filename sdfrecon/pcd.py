@@ -8,7 +8,7 @@ import numpy as np
 
 from sdfrecon.columns import Arrays
 from sdfrecon.geometry import InputError
-from sdfrecon.meshfiles import open3d
+from sdfrecon.libraries import open3d
 from sdfrecon.ply import HEADER
 
 PARTS = ("FIELDS", "SIZE", "TYPE", "COUNT", "WIDTH", "HEIGHT", "POINTS", "DATA")

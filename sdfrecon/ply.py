@@ -24,7 +24,7 @@ UNEVEN = "unexpected length"
 POLYGONS = """
 import sys
 import numpy as np
-from sdfrecon.meshfiles import open3d
+from sdfrecon.libraries import open3d
 mesh = open3d().io.read_triangle_mesh(sys.argv[1])
 if len(mesh.triangles) and not mesh.has_vertex_normals():
     mesh.compute_vertex_normals()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sdfrecon import files, meshfiles
+from sdfrecon import files, libraries
 from sdfrecon.geometry import Mesh
 
 VALIDATE = """
@@ -56,7 +56,7 @@ def test_a_glbs_colours_are_light_as_the_format_has_it(tmp_path: Path, mesh: Mes
 
 def test_a_ply_opens_in_open3d(tmp_path: Path, mesh: Mesh) -> None:
     files.write_mesh(tmp_path / "mesh.ply", mesh)
-    o3d = meshfiles.open3d()
+    o3d = libraries.open3d()
     read = o3d.io.read_triangle_mesh(str(tmp_path / "mesh.ply"))
     same(mesh, np.asarray(read.vertices), np.asarray(read.vertex_normals), np.asarray(read.vertex_colors) * 255)
 

@@ -15,7 +15,7 @@ import torch
 import trimesh
 from test_meshing import Ball
 
-from sdfrecon import fieldfiles, files, meshfiles
+from sdfrecon import fieldfiles, files, libraries
 from sdfrecon.columns import to_bytes
 from sdfrecon.console import load_mesh_or_cloud, load_scan
 from sdfrecon.field import Field
@@ -316,7 +316,7 @@ def test_names_of_two_words_stand_between_tabs(tmp_path: Path) -> None:
 
 def test_columns_beside_those_with_names_may_be_text_or_empty(tmp_path: Path) -> None:
     rows = np.column_stack([POINTS, NORMALS]).tolist()
-    lines = [f"{','.join(map(str, row))},{'' if at % 3 else 'ground'}" for at, row in enumerate(rows)]
+    lines = [f"{','.join(map(str, row))},{'ground' if at % 3 else ''}" for at, row in enumerate(rows)]
     (tmp_path / "a.csv").write_text("\n".join(["x,y,z,nx,ny,nz,class", *lines]))
     same(files.read_cloud(tmp_path / "a.csv"), colors=False)
 
@@ -353,6 +353,11 @@ def test_rows_may_end_with_their_mark(tmp_path: Path, header: str) -> None:
 def test_other_columns_are_passed_over(tmp_path: Path, extra: list[np.ndarray], normals: bool, colors: bool) -> None:
     np.save(tmp_path / "scan.npy", np.hstack([POINTS, *extra]))
     same(files.read_cloud(tmp_path / "scan.npy"), normals, colors)
+
+
+def test_a_scan_of_one_colour_with_an_intensity_keeps_its_colour(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.hstack([POINTS, np.full((40, 3), 255), 5 * np.arange(40)[:, None]]))
+    assert (files.read_cloud(tmp_path / "scan.npy").colors == 255).all()
 
 
 def test_colours_that_are_no_whole_numbers_are_no_normals(tmp_path: Path) -> None:
@@ -421,7 +426,7 @@ def test_numpy_arrays_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [{"write_ascii": True}, {}, {"compressed": True}])
 def test_pcd_is_read(tmp_path: Path, form: dict[str, bool]) -> None:
-    o3d = meshfiles.open3d()
+    o3d = libraries.open3d()
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(POINTS))
     cloud.normals, cloud.colors = o3d.utility.Vector3dVector(NORMALS), o3d.utility.Vector3dVector(COLORS / 255)
     assert o3d.io.write_point_cloud(str(tmp_path / "scan.pcd"), cloud, **form)
@@ -748,7 +753,9 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.csv", b"Pt,East,North\n1,2,3\n", "needs columns x, y and z; got Pt, East, North"),
         ("scan.csv", b"1,5;2,5;3,5\n", "decimal commas, as in '1,5;2,5;3,5': write them with points"),
         ("scan.xyz", b"1,5 -2,5 3,5\n", "decimal commas"),
-        ("scan.xyz", b"1 2 3\n1 2 tree\n", "got 'tree' in row 2, column 3: drop it"),
+        ("scan.xyz", b"1 2 3\n1 2 tree\n", "got 'tree' in row 2 of them, column 3: drop that column"),
+        ("scan.csv", b"x,y,z,class\n1,2,3,\n1,,3,tree\n", "got '' in row 2 of them, column 2: leave such rows out"),
+        ("scan.csv", b"x,y,z\n100.0,2.0,3.0\n1,000.0,2.0,3.0\n", "changed from 3 to 4"),
         ("scan.e57", b"x", "unknown ending .*: convert others to PLY"),
     ],
 )  # fmt: skip

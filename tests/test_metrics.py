@@ -113,11 +113,10 @@ def test_triangles_that_are_nowhere_do_not_count() -> None:
 
 
 def test_the_normals_of_slivers_do_not_count() -> None:
-    sliver = Mesh(
-        np.concatenate([SQUARE.vertices, [[0.2, 0.5, 0], [0.5, 0.5, 0], [0.8, 0.5, 0]]]), [*SQUARE.faces, [4, 5, 6]]
-    )
-    line = PointCloud(sliver.vertices[4:], np.tile([0.0, 0, 1], (3, 1)))
-    assert compare(sliver, line, 1000).normal_consistency == pytest.approx(1)
+    line = np.array([[0.2, 0.5, 1], [0.5, 0.5, 1], [0.8, 0.5, 1]])
+    both = Mesh(np.concatenate([SQUARE.vertices, line]), [*SQUARE.faces, [4, 5, 6]])
+    reference = PointCloud(both.vertices, np.tile([0.0, 0, 1], (7, 1)))
+    assert compare(both, reference, 1000).normal_consistency == pytest.approx(1)
 
 
 def test_nothing_cannot_be_compared() -> None:
