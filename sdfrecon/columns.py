@@ -72,9 +72,9 @@ def parse_text(file: Iterable[str]) -> Arrays:
     known = _triple("points", {_plain(name) for name in names})
     if header and not known:
         raise _without_places(names)
-    used = [at for at, name in enumerate(names) if not known or _plain(name) in MEANT]
-    # The others may be text, or empty.
-    others: dict[int | str, Callable[[str], float]] = {at: lambda _: 0.0 for at in range(len(names)) if at not in used}
+    others: dict[int | str, Callable[[str], float]] = {  # may be text, or empty
+        at: lambda _: 0.0 for at, name in enumerate(names) if known and _plain(name) not in MEANT
+    }
     try:
         table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, converters=others)
     except ValueError as error:
@@ -90,7 +90,7 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if count is not None and count != len(table):
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
     if known:
-        return from_names({names[at]: table[:, at] for at in used})
+        return from_names(dict(zip(names, table.T, strict=True)))
     return from_columns(table, intensity=count is not None)
 
 
