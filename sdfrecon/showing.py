@@ -148,12 +148,14 @@ def _figures(result: Comparison) -> Iterator[str]:
 def view(command: View) -> None:
     """File -> page in the browser."""
     from sdfrecon.cleaning import together
+    from sdfrecon.device import pick_device
     from sdfrecon.frame import Frame
     from sdfrecon.memory import check_memory, meshing_memory
     from sdfrecon.viewer import Viewer
 
     check_places([command.file], [])
     at_least(8, "--resolution", command.resolution)
+    pick_device(command.device)
     if command.file.suffix.lower() == ".safetensors":
         check_memory(meshing_memory(command.resolution), command.resolution)
         field = load_shape(command.file, command.device)
