@@ -120,8 +120,9 @@ def ratio_line(method: str, rows: list[Row], kinds: list[str], or_trimmed: bool 
             by_scan[row["scan"]].append(mine / best)
             if row["scan"] != "clean":
                 each.append(mine / np.min([trio(r) for r in rivals], axis=0))
-            far += bool(mine[1] > 0.05)
-            phantoms += bool(mine[1] > 0.05 and best[1] < mine[1] / 2)
+            if mine[1] > 0.05:
+                far += 1
+                phantoms += bool(best[1] < mine[1] / 2)
         times += [
             row["seconds"] / r["seconds"] for r in same if (r["method"], r["machine"]) == ("poisson9", row["machine"])
         ]

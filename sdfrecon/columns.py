@@ -78,13 +78,7 @@ def parse_text(file: Iterable[str]) -> Arrays:
     try:
         table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, converters=others)
     except ValueError as error:
-        if wrong := re.search(r"could not convert string ('.*') to \w+ at row (\d+), column (\d+)", str(error)):
-            place = f"row {int(wrong[2]) + 1} of them, column {wrong[3]}"
-            way = "leave such rows out" if known else "drop that column, or name all"
-            raise InputError(f"expected numbers; got {wrong[1]} in {place}: {way}") from None
-        if count is not None and f"to 1 at row {count + 1};" in str(error):
-            raise InputError("it holds several scans, each below its number of points: save each alone") from None
-        raise
+        raise _explained(error, count, named=known is not None) from None
     if count is not None and table.shape == (2 * count, 3):
         return {"points": table[:count], "normals": table[count:]}
     if count is not None and count != len(table):
@@ -92,6 +86,17 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if known:
         return from_names(dict(zip(names, table.T, strict=True)))
     return from_columns(table, intensity=count is not None)
+
+
+def _explained(error: ValueError, count: int | None, named: bool) -> ValueError:
+    """What NumPy says of a table, in our words where we have some. count: of points, by its first line."""
+    if wrong := re.search(r"could not convert string ('.*') to \w+ at row (\d+), column (\d+)", str(error)):
+        place = f"row {int(wrong[2]) + 1} of them, column {wrong[3]}"
+        way = "leave such rows out" if named else "drop that column, or name all"
+        return InputError(f"expected numbers; got {wrong[1]} in {place}: {way}")
+    if count is not None and f"to 1 at row {count + 1};" in str(error):
+        return InputError("it holds several scans, each below its number of points: save each alone")
+    return error
 
 
 def _first(lines: Iterator[str]) -> tuple[str, str]:

@@ -162,14 +162,14 @@ def _on_triangles(path: Path, vertices: PointCloud, box: Sequence[float] | None)
     from scipy.spatial import cKDTree
 
     from sdfrecon.cleaning import computable
-    from sdfrecon.files import NoArea, NoTriangles, read_mesh
+    from sdfrecon.files import NoTriangles, read_triangles
     from sdfrecon.finishing import open_distance
     from sdfrecon.metrics import sample_surface
 
     vertices = vertices.select(finite(vertices.points))
     try:
-        mesh = read_mesh(path)
-    except (NoTriangles, NoArea):  # its points are what there is
+        mesh = read_triangles(path).finite_part()  # not welded: at a seam each side has its own normals
+    except NoTriangles:  # its points are what there is
         return None
     if not len(vertices):
         return None
@@ -185,9 +185,6 @@ def _on_triangles(path: Path, vertices: PointCloud, box: Sequence[float] | None)
     points, normals = sample_surface(mesh, ON_TRIANGLES, np.random.default_rng(0))
     tree = cKDTree(vertices.points)
     away, nearest = tree.query(points, workers=-1)
-    if mesh.normals is None and vertices.normals is not None:  # they went where it was welded
-        turned = np.einsum("nd,nd->n", normals, vertices.normals[nearest]) < 0
-        normals = -normals if turned.mean() > 0.5 else normals
     added = PointCloud(points, normals, None if vertices.colors is None else vertices.colors[nearest])
     if len(vertices) < SOME:
         return added

@@ -34,10 +34,6 @@ class NoTriangles(InputError):
     """A file of points alone where a mesh was expected."""
 
 
-class NoArea(InputError):
-    """A file whose triangles have none."""
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, which becomes `path` when the block ends well and disappears when it does not.
@@ -162,19 +158,23 @@ def has_faces(path: Path) -> bool:
 
 def read_mesh(path: str | Path) -> Mesh:
     """The finite triangles of a mesh, `welded`: PLY, OBJ, STL, OFF, GLB or glTF. Raises InputError for what is none."""
-    path = Path(path)
+    mesh = read_triangles(Path(path)).welded()
+    if not finite(mesh.vertices).all():
+        mesh = mesh.finite_part()
+    if not len(mesh.faces):
+        raise InputError(f"{path} holds triangles without an area alone: the mesh is damaged")
+    return mesh
+
+
+def read_triangles(path: Path) -> Mesh:
+    """A mesh as it is stored, with the normals of each corner. Raises NoTriangles, InputError."""
     if path.suffix.lower() not in MESH_READERS:
         raise InputError(f"unknown ending of {path}: {_instead(path, 'mesh')} one of {' '.join(MESH_READERS)}")
     with reading(path, f"{path.suffix[1:].upper()} mesh"):
         arrays = meshfiles.read(path)
         if "faces" not in arrays:
             raise NoTriangles(f"{path} holds no triangles: expected a mesh, not a point cloud")
-        mesh = Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors"))).welded()
-        if not finite(mesh.vertices).all():
-            mesh = mesh.finite_part()
-        if not len(mesh.faces):
-            raise NoArea(f"{path} holds triangles without an area alone: the mesh is damaged")
-        return mesh
+        return Mesh(arrays["points"], arrays["faces"], arrays.get("normals"), to_bytes(arrays.get("colors")))
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:

@@ -175,12 +175,17 @@ def missing(mesh: Mesh, field: Field, cloud: PointCloud, resolution: int) -> lis
     What is thinner than a cell can lie between the places where the field was asked for.
     """
     some, cell = cloud.thinned(SOME).points, field.frame.cell(resolution)
-    away = cKDTree(mesh.vertices, balanced_tree=False, compact_nodes=False).query(some, workers=-1)[0]
+    away = _soon(mesh.vertices).query(some, workers=-1)[0]
     lost = float((away > 2 * (np.abs(field.distance(some)) + cell)).mean())
     if lost <= WORTH_SAYING:
         return []
     thin = f"is it thinner than {cell:.3g}? raise --resolution"
     return [f"warning: {lost:.1%} of the points have no surface near: {thin}"]
+
+
+def _soon(points: Floats) -> cKDTree:
+    """A tree of many points that is asked once: it is built sooner, and slower to ask."""
+    return cKDTree(points, balanced_tree=False, compact_nodes=False)
 
 
 def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int, int]:
@@ -198,9 +203,7 @@ def supported(mesh: Mesh, cloud: PointCloud) -> tuple[NDArray[np.bool_], int, in
     of_vertex = np.zeros(len(mesh.vertices), np.int64)
     of_vertex[mesh.faces] = labels[:, None]
     stride = max(1, len(cloud) // 500_000)
-    _, vertex = cKDTree(mesh.vertices, balanced_tree=False, compact_nodes=False).query(
-        cloud.points[::stride], workers=-1
-    )
+    _, vertex = _soon(mesh.vertices).query(cloud.points[::stride], workers=-1)
     points = np.bincount(of_vertex[vertex], minlength=count)
     area = np.bincount(labels, weights=mesh.areas, minlength=count)
     best = points.argmax()

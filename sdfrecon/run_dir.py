@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from sdfrecon.files import make_folder, may_write
 from sdfrecon.geometry import InputError
@@ -94,16 +94,17 @@ def check_folder(path: Path) -> None:
     if not (there.is_dir() and may_write(there)):
         raise InputError(f"cannot write in the folder {path}: {there} does not allow it: choose another --run-dir")
     kept = path / FINISHED
-    with suppress(FileNotFoundError):
-        if not (_is_ours(kept) and may_write(kept)):
-            raise InputError(f"{kept} would be overwritten: choose another --run-dir")
+    if kept.exists() and not (finished(path) and may_write(kept)):
+        raise InputError(f"{kept} would be overwritten: choose another --run-dir")
 
 
-def _is_ours(kept: Path) -> bool:
+def finished(folder: Path) -> dict[str, Any] | None:
+    """What `reconstruct` kept of a run that came to its end there, if one did."""
     try:
-        return {"scan", "command"} <= set(json.loads(kept.read_text("utf-8")))
-    except (ValueError, TypeError):
-        return False
+        run: dict[str, Any] = json.loads((folder / FINISHED).read_text("utf-8"))
+        return run if {"scan", "mesh", "field", "seconds", "notes", "command"} <= run.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _refused(path: Path, error: OSError) -> InputError:

@@ -184,15 +184,13 @@ def report(command: Report) -> None:
     """Run folder -> page."""
     from sdfrecon import files
     from sdfrecon.reconstruction import run_of
-    from sdfrecon.run_dir import FINISHED
+    from sdfrecon.run_dir import finished
 
-    try:
-        run = json.loads((command.run_dir / FINISHED).read_text("utf-8"))
-        places = [run[name] for name in ("scan", "mesh", "field", "seconds", "notes", "command")][:3]
-    except (OSError, ValueError, KeyError, TypeError):
+    if (run := finished(command.run_dir)) is None:
         raise InputError(
             f"{command.run_dir} holds no finished run: give `reconstruct` --run-dir {command.run_dir} and let it end"
-        ) from None
+        )
+    places = [run[name] for name in ("scan", "mesh", "field")]
     if None in places:
         raise InputError(f"the mesh of {command.run_dir} went down a pipe: give --output a file")
     scan, mesh_path, field_path = map(Path, places)
