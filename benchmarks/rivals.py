@@ -61,12 +61,12 @@ def pivoting(cloud: Path, mesh: Path) -> None:
 
 
 RIVALS: dict[str, Callable[[Path, Path], None]] = {
-    **{f"poisson{depth}": partial(poisson, depth=depth) for depth in (6, 7, 8, 9, 10)},
-    **{f"meshlab{depth}": partial(meshlab, depth=depth) for depth in (8, 9, 10)},
+    **{f"poisson{depth}": partial(poisson, depth=depth) for depth in (5, 6, 7, 8, 9, 10)},
+    **{f"meshlab{depth}": partial(meshlab, depth=depth) for depth in (6, 7, 8, 9, 10)},
     "meshlab8_smooth": partial(meshlab, depth=8, samples=15.0),
     "pivoting": pivoting,
 }
-"""Depths 6 and 7, and 15 points a cell, are what its users turn to where points are noisy or few."""
+"""Depths 5 to 7, and 15 points a cell, are what its users turn to where points are noisy or few."""
 
 if __name__ == "__main__":
     RIVALS[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

@@ -261,29 +261,41 @@ def command_table(args: Args) -> None:
     names = ("read", "prepare", "fit", "mesh", "finish", "write", "other")
     print("\nFrom file to file, seconds. stages: all before together, on a GPU the second time in one process. whole:")
     print("the command, timed apart from them, with the interpreter, imports, what it says, and on a GPU its start.")
-    print("times Poisson: against screened Poisson (Open3D, depth 9), a command too, just before; not of --scans.\n")
+    print("Poisson: screened Poisson (Open3D, depth 9), a command too, timed around each preset, and once before that")
+    print("does not count: the median, least and most; not of --scans.\n")
     print(f"| scan | preset | {' | '.join(names)} | mesh, share | stages | whole | Poisson | times Poisson |")
     print(f"|{' --- |' * (len(names) + 7)}")
     shape = args.shape if args.shape in cases.shapes() else "ring_and_ball"
     if shape != args.shape and not args.scans:
         print(f"no ground truth of {args.shape} in {SHARED}: {shape} instead", file=sys.stderr)
+    both: dict[str, list[tuple[float, float]]] = {preset: [] for preset in args.presets}
     with tempfile.TemporaryDirectory() as folder:
         target, named = Path(folder) / "mesh.ply", ((path.stem, path) for path in args.scans)
         for name, source in named if args.scans else virtual_scans(shape, Path(folder)):
             rival = [sys.executable, str(ROOT / "benchmarks" / "rivals.py"), "poisson9", str(source), str(target)]
+            poisson = [] if args.scans else [timed(rival)[0] for _ in range(2)][1:]
+            ours: list[tuple[float, dict[str, float]]] = []
             for preset in args.presets:
-                poisson = None if args.scans else timed(rival)[0]
                 command = [sys.executable, "-m", "sdfrecon.cli", "reconstruct", str(source)]
                 command += ["--output", str(target), "--preset", preset, "--device", args.device]
-                whole, _ = timed(command)
-                spent = child("stages", source, target, preset, args.device)
-                total = sum(spent.values())
+                ours.append((timed(command)[0], child("stages", source, target, preset, args.device)))
+                poisson += [] if args.scans else [timed(rival)[0]]
+            middle = float(np.median(poisson)) if poisson else np.nan
+            for preset, (whole, spent) in zip(args.presets, ours, strict=True):
+                total, beside = sum(spent.values()), "| - | - |"
+                if poisson:
+                    beside = f"| {middle:.1f} ({min(poisson):.1f} to {max(poisson):.1f}) | {whole / middle:.1f} |"
+                    both[preset].append((whole, middle))
                 print(
                     f"| {name} | {preset} | {' | '.join(f'{spent[name]:.2f}' for name in names)} "
-                    f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} "
-                    + (f"| {poisson:.1f} | {whole / poisson:.1f} |" if poisson else "| - | - |"),
+                    f"| {spent['mesh'] / total:.0%} | {total:.1f} | {whole:.1f} {beside}",
                     flush=True,
                 )
+    for preset, times in both.items():
+        if times:
+            mine, rivals = np.transpose(times)
+            print(f"\n{preset}: {(mine / rivals).mean():.1f} times Poisson's time in the mean of the ratios,", end=" ")
+            print(f"{mine.sum() / rivals.sum():.1f} of the times together.")
 
 
 def virtual_scans(shape: str, folder: Path) -> Iterator[tuple[str, Path]]:

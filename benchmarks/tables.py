@@ -1,5 +1,6 @@
 """What `accuracy.py` has measured: tables, plots of error against time, and pictures of where the errors are."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -213,6 +214,7 @@ def error_maps(shape: str, scans: tuple[str, ...], seed: int, methods: tuple[str
     tiles = {(s, m): OUT / f".{shape}-{s}-{seed}-{m}.png" for s in scans for m in shown}
     shown = [m for m in shown if any(tiles[s, m].exists() for s in scans)]
     if not shown:
+        print(f"no error maps of {shape}: a mesh's picture is made when it is measured, here", file=sys.stderr)
         return
     figure, axes = pyplot.subplots(
         len(scans), len(shown), figsize=(2.6 * len(shown) + 1, 2.4 * len(scans)), squeeze=False, layout="constrained"

@@ -6,8 +6,10 @@ import cases
 import numpy as np
 import pytest
 from accuracy import Results, genus
+from rivals import trimmed
 from tables import COLUMNS, Row, ratio_line, trio
 
+from sdfrecon.files import write_mesh
 from sdfrecon.geometry import Mesh, PointCloud
 from sdfrecon.meshing import extract_mesh
 from sdfrecon.metrics import nearest, sample_surface
@@ -66,9 +68,16 @@ def test_a_tenth_of_the_surface_is_unseen(truth: Mesh) -> None:
 
 def test_one_point_in_21_is_an_outlier(truth: Mesh) -> None:
     scanned, _ = made("scan", truth)
-    points, _ = made("outliers", truth)
+    points, normals = made("outliers", truth)
     np.testing.assert_array_equal(points[: len(scanned)], scanned)
     assert len(points) == len(scanned) + len(scanned) // 20
+    added, of_added = points[len(scanned) :], normals[len(scanned) :]
+    low, high = truth.vertices.min(axis=0), truth.vertices.max(axis=0)
+    share = (added - low) / (high - low)
+    np.testing.assert_allclose(share.mean(axis=0), 0.5, atol=0.03)
+    np.testing.assert_allclose(share.std(axis=0), 12**-0.5, atol=0.03)
+    np.testing.assert_allclose(of_added.T @ of_added / len(of_added), np.eye(3) / 3, atol=0.03)
+    assert np.abs(of_added.mean(axis=0)).max() < 0.05
 
 
 def test_each_camera_of_a_misaligned_scan_is_moved_as_one(truth: Mesh) -> None:
@@ -107,6 +116,16 @@ def test_a_stopped_benchmark_knows_what_it_measured(tmp_path: Path) -> None:
     known = again.find("ball", "clean", 1, "draft")
     assert known is not None
     np.testing.assert_allclose(trio(known), [0.1, 0.2, 0.1])
+
+
+def test_poissons_mesh_is_trimmed_by_the_hundredth_of_least_density(truth: Mesh, tmp_path: Path) -> None:
+    write_mesh(tmp_path / "mesh.ply", truth)
+    density = truth.vertices[:, 2]
+    np.save(tmp_path / "mesh.npy", density)
+    mesh = trimmed(tmp_path / "mesh.ply")
+    below = np.partition(density, k := len(density) // 100)[k]
+    assert mesh.vertices[:, 2].min() == pytest.approx(below, abs=0.01 * np.ptp(density))
+    assert 0.98 < len(mesh.vertices) / len(truth.vertices) < 0.995
 
 
 def test_every_column_says_what_it_is_called() -> None:
