@@ -12,7 +12,7 @@ from sdfrecon.pictures import read_image, write_image
 source_path, target_path, mask_path, right, down, picture_path = sys.argv[1:]
 source, target, mask = (rgb(read_image(path)) for path in (source_path, target_path, mask_path))
 
-# Two domains: inside the mask the source's gradients are known, outside it the target's colours.
+# Inside the mask the source's gradients are known, outside it the target's colours; those near it count once more.
 task = Composition.of(source, target, mask.mean(axis=2) > 0.5, (int(right), int(down)), "import")
 
 # One network that fulfils both; what it makes of the inside goes into the target.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +44,10 @@ KINDS = {
 MEANT = {name for triples in KINDS.values() for triple in triples for name in triple}
 
 
-def parse_text(file: Iterable[str]) -> Arrays:
+def parse_text(file: Iterable[str], rest: str | None = None) -> Arrays:
     """Points, normals and colours of lines of text: x y z first, or columns named by a header, or PTS or PWN.
+
+    rest: what three columns after x y z are, "normals" or "colors", if nothing names them; None goes by their values.
 
     A header is the first line, or the last comment before the numbers, if it names the points' columns. PTS counts its
     points in the first line; PWN too, and has all points before all normals.
@@ -54,19 +58,23 @@ def parse_text(file: Iterable[str]) -> Arrays:
     if not begin:
         raise ValueError("no rows in it")
     first, count = begin, int(begin) if begin.isdigit() else None
-    header = not all(map(_is_number, filter(None, _words(begin, _delimiter(begin)))))
+    words = _words(begin, _delimiter(begin))
+    header = not all(map(_is_number, filter(None, words)))
     if header or count is not None:
         comment, first = _first(lines)
         named = begin if header else comment or named
     if not first:
         raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
-    delimiter = _delimiter(first)
+    delimiter = "\t" if header and "\t" in begin and "\t" in first else _delimiter(first)
     rows: Iterator[str] = chain([first], lines)
     if delimiter and first.endswith(delimiter) and len(_words(named, delimiter)) != len(first.split(delimiter)):
         named, first = named.rstrip(delimiter), first.rstrip(delimiter)
         rows = (row.rstrip().rstrip(delimiter) for row in rows)
-    width = len(re.split("|".join(COMMENTS), first)[0].split(delimiter))
+    cells = re.split("|".join(COMMENTS), first)[0]
+    width = len(next(csv.reader([cells], delimiter=delimiter)) if delimiter else cells.split())
     names = next((names for mark in ("\t", delimiter) if len(names := _words(named, mark)) == width), [])
+    if header and len(words) > 3 and all(map(_is_number, words[:3])):
+        raise InputError(f"expected numbers; got {begin[:40]!r}: drop columns of text, or name all")
     if header and not names:
         raise InputError(f"the header {begin[:40]!r} names {len(_words(named, delimiter))} columns, and {width} follow")
     known = _triple("points", {_plain(name) for name in names})
@@ -75,8 +83,10 @@ def parse_text(file: Iterable[str]) -> Arrays:
     others: dict[int | str, Callable[[str], float]] = {  # may be text, or empty
         at: lambda _: 0.0 for at, name in enumerate(names) if known and _plain(name) not in MEANT
     }
+    quoted = delimiter is not None and (header or '"' in first)
+    marks: dict[str, Any] = {"comments": "#", "quotechar": '"'} if quoted else {"comments": COMMENTS}
     try:
-        table = np.loadtxt(rows, delimiter=delimiter, comments=COMMENTS, ndmin=2, converters=others)
+        table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, converters=others, **marks)
     except ValueError as error:
         raise _explained(error, count, named=known is not None) from None
     if count is not None and table.shape == (2 * count, 3):
@@ -85,6 +95,8 @@ def parse_text(file: Iterable[str]) -> Arrays:
         raise ValueError(f"its first line promises {count} points and {len(table)} follow")
     if known:
         return from_names(dict(zip(names, table.T, strict=True)))
+    if rest and table.shape[1] == 6:
+        return {"points": table[:, :3], rest: table[:, 3:]}
     return from_columns(table, intensity=count is not None)
 
 
@@ -105,12 +117,12 @@ def _first(lines: Iterator[str]) -> tuple[str, str]:
     Raises InputError for numbers with decimal commas.
     """
     comment = ""
-    for line in map(str.strip, lines):
+    for line in (line.strip(" \r\n") for line in lines):  # a tab may stand before a column without a name
         if line.startswith(COMMENTS):
             comment = line.lstrip("#/")
         elif DECIMAL_COMMAS.search(line[:LOOKED_AT]):
             raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
-        elif line:
+        elif line.strip():
             return comment, line
     return comment, ""
 
@@ -126,7 +138,7 @@ def _words(line: str, delimiter: str | None) -> list[str]:
 
 def _is_number(word: str) -> bool:
     try:
-        float(word)
+        float(word.strip('"'))
     except ValueError:
         return False
     return True
@@ -180,7 +192,7 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
             constant = not np.ptp(rest[:, 0]) and np.ptp(rest[:, 1:4], axis=0).all()
             if constant or (large and not next_large) or (intensity and begins and large == next_large):
                 kind = None
-        if kind == "normals" and not begins and _are_flags(rest[:, :3], table[:, :3]):
+        if kind == "normals" and _are_flags(rest[:, :3], table[:, :3]):
             kind = None
         if kind is None or kind in arrays:
             rest = rest[:, 1:]  # an intensity, a time, a label

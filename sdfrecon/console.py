@@ -112,11 +112,13 @@ def load_shape(path: Path, device: str = "auto") -> Field:
 def load_fitted(path: Path, field: Field) -> PointCloud:
     """A scan as it was fitted: what `clean` keeps, with its normals estimated again where they were before."""
     from sdfrecon.cleaning import clean
+    from sdfrecon.memory import A_POINT, check_free
     from sdfrecon.normals import estimate_normals
     from sdfrecon.reconstruction import digest
 
     estimated = field.about.get("estimated_normals")
     cloud, _ = load_scan(path, field.about.get("box"), field.about.get("max_points"))
+    check_free(f"{len(cloud):,} points", A_POINT * len(cloud), "free some of it")
     if cloud.normals is None and not estimated:
         raise InputError(f"{path} has no normals, and the field was fitted with a scan's own: give the scan that was")
     if estimated:
@@ -148,7 +150,8 @@ def load_scan(path: Path, box: Sequence[float] | None, most: int | None) -> tupl
             raise InputError(f"no point of {path} lies in the box {_numbers(box)}: see `sdfrecon info` for where")
         cloud = cloud.select(inside)
     if most is not None and len(cloud) > most:
-        cloud = cloud.at_random(most, np.random.default_rng(0))
+        cloud = cloud.select(finite(cloud.points))
+        cloud = cloud.at_random(min(most, len(cloud)), np.random.default_rng(0))
     if len(cloud) < count:
         lines.append(f"{path}: {count:,} points, of which {len(cloud):,} are taken")
     return cloud, lines
@@ -208,7 +211,9 @@ def load_mesh_or_cloud(path: Path) -> Mesh | PointCloud:
 
 
 def describe(cloud: PointCloud) -> str:
-    normals = "normals" if cloud.normals is not None and cloud.normals.any() else "no normals"
+    from sdfrecon.cleaning import oriented
+
+    normals = "normals" if cloud.normals is not None and oriented(cloud).any() else "no normals"
     return f"{len(cloud):,} points, {normals}, {'no colours' if cloud.colors is None else 'colours'}"
 
 

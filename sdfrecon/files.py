@@ -50,6 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if place.exists():
+            shutil.copymode(place, temporary)
         os.replace(temporary, place)
     except BrokenPipeError:  # who read it has gone
         raise
@@ -112,7 +114,8 @@ def read_cloud(path: str | Path) -> PointCloud:
 
     By ending: PLY, PCD, PTS, PWN, XYZ, XYZN, XYZRGB, TXT, ASC, CSV, NPY, NPZ, or a mesh (its vertices with their
     normals). Columns of text and NPY files are x y z, then normals and colours in either order, told apart by their
-    values; the names decide where a text's first line, or the last comment before its numbers, has them.
+    values, or XYZN's and XYZRGB's by the ending; the names decide where a text's first line, or the last comment before
+    its numbers, has them.
 
     Raises InputError for what cannot be read.
     """
@@ -178,7 +181,7 @@ def read_triangles(path: Path) -> Mesh:
 
 
 def write_mesh(path: str | Path, mesh: Mesh) -> None:
-    """Writes PLY, OBJ, STL, GLB or OFF by ending, with normals and colours where the format has them.
+    """Writes PLY, OBJ, STL, GLB or OFF by ending, with normals and colours but for STL and OFF.
 
     PLY holds doubles where single precision would lose digits (georeferenced scans); GLB, whose format has none, gets
     the mesh around its centre and a translation. STREAM gets PLY. Raises InputError for another ending, a place that
@@ -297,5 +300,6 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_text(path: Path) -> Arrays:
+    rest = {".xyzn": "normals", ".xyzrgb": "colors"}.get(path.suffix.lower())
     with open(path, encoding="utf-8-sig", errors="replace") as file:  # comments may be in whatever they are in
-        return parse_text(file)
+        return parse_text(file, rest)

@@ -198,7 +198,7 @@ def blend(command: ImageBlend) -> None:
     stored = bled_target if command.output.suffix.lower() in JPEGS else rgb(target)
     picture = task.pasted(np.where(task.inside[..., None], result, stored[task.window]), stored)
     if target.shape[2] in (2, 4):
-        seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside & task.there), alpha(target))
+        seen = task.pasted(np.maximum(alpha(target)[task.window], task.inside), alpha(target))
         picture = np.dstack([picture, seen])
     with adding(f"the field of what is put in is kept, {field_path}; for the picture give the command again"):
         write_image(command.output, picture)

@@ -51,13 +51,17 @@ def _files(inputs: Sequence[Path]) -> list[Path]:
 
 
 def load_image(path: Path, longest: int | None) -> Floats:
-    """The image, `bled`, and shrunk so that its longer side has `longest` pixels where it has more."""
+    """The image, `bled`, and shrunk so that its longer side has `longest` pixels where it has more.
+
+    Without its alpha where that is 1 everywhere.
+    """
     from skimage.transform import resize
 
-    from sdfrecon.images import alpha, bled
+    from sdfrecon.images import alpha, bled, opaque
     from sdfrecon.pictures import read_image, unmultiplied
 
     image = read_image(path)
+    image = opaque(image) if (alpha(image) == 1).all() else image
     height, width, channels = image.shape
     if longest is None or max(height, width) <= longest:
         return bled(image)
@@ -66,7 +70,7 @@ def load_image(path: Path, longest: int | None) -> Floats:
     if clear:
         image[..., :-1] *= alpha(image)[..., None]
     small = resize(image, shape, anti_aliasing=True)
-    return bled(unmultiplied(small)) if clear else small
+    return bled(unmultiplied(small).clip(max=1)) if clear else small
 
 
 def load_image_field(path: Path, device: str) -> ImageField:

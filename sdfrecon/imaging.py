@@ -171,14 +171,13 @@ class Composition:
     """Two images in one: target (h, w, c) everywhere but `inside` (h, w), where `guidance` tells neighbours apart.
 
     All in a window of the whole target, the rectangle around what is inside and RIM pixels more on each side.
-    source: (h, w, c) the source moved to its place, and the target where it has no colours. there: (h, w) where it has.
+    source: (h, w, c) the source moved to its place, and the target where it has no colours.
     window: rows and columns of the whole.
     """
 
     target: Floats
     source: Floats
     inside: NDArray[np.bool_]
-    there: NDArray[np.bool_]
     guidance: Differences
     window: tuple[slice, slice]
 
@@ -194,11 +193,11 @@ class Composition:
     ) -> Composition:
         """source (h, w, c) where mask (h, w) says, in target (H, W, c), its first pixel at `offset` (right, down).
 
-        The guidance (Perez et al. 2003): `import` takes the source's gradients (eq. 11), `mixed` the stronger of the
-        two at each edge (eq. 12), `mean` half of each, as Sitzmann et al. 2020 (section 4.1). Where mask is None it is
-        all of the source. shown: (h, w) where the source has colours, and not what lies hidden where it is transparent;
-        everywhere if None. Raises InputError where a mask is of another size than the source, and where nothing of it
-        that has a colour comes to lie in the target.
+        The guidance (Perez et al. 2003): `import` takes the source's gradients (eq. 11), `mixed` the stronger
+        of the two at each edge (eq. 12), `mean` half of each, as Sitzmann et al. 2020 (section 4.1). Where mask
+        is None it is all of the source. shown: (h, w) where the source has colours, and not what lies hidden
+        where it is transparent, which is never put in; everywhere if None. Raises InputError where a mask is of
+        another size than the source, and where nothing of it that has a colour comes to lie in the target.
         """
         source, target = colours(source), colours(target)
         for known in (mask, shown):
@@ -214,8 +213,8 @@ class Composition:
             own = slice(rows.start - down, rows.stop - down), slice(columns.start - right, columns.stop - right)
             there[rows, columns] = True if shown is None else shown[own]
             moved[rows, columns] = np.where(there[rows, columns, None], source[own], moved[rows, columns])
-            inside[rows, columns] = True if mask is None else mask[own]
-        if not (inside & there).any():
+            inside[rows, columns] = there[rows, columns] & (True if mask is None else mask[own])
+        if not inside.any():
             raise InputError(
                 f"nothing of the source, {width} x {height}, lies in the target, {target.shape[1]} x {len(target)}: "
                 f"choose another --offset than {right} {down}, or another mask"
@@ -231,7 +230,7 @@ class Composition:
             return theirs + share * known[..., None] * (ours - theirs)
 
         to_right, below = map(guiding, differences(moved), differences(target), pairs)
-        return cls(target, moved, inside, there, (to_right, below), window)
+        return cls(target, moved, inside, (to_right, below), window)
 
     def pasted(self, result: Floats, whole: Floats) -> Floats:
         """The whole target (H, W, c) with a result (h, w, c) in its window."""

@@ -17,6 +17,9 @@ from sdfrecon import ply
 from sdfrecon.columns import Arrays
 from sdfrecon.geometry import InputError, Mesh, unit_vectors, vertex_normals
 
+FAN = 6
+"""glTF's number for triangles around a point, which trimesh passes over."""
+
 
 def read(path: Path) -> Arrays:
     """A file's points and, where there are any, its faces (f, 3), normals and colours: of all its meshes together."""
@@ -65,19 +68,18 @@ def _without_comments(path: Path) -> BinaryIO:
 def _absolute(path: Path) -> BinaryIO:
     """An OBJ whose faces count vertices from the first on, or from the last of all, as trimesh takes it.
 
-    Raises InputError where they count back from vertices between them, and where there are many more vertices than
-    faces can use: trimesh drops what they do not.
+    Raises InputError where they count back from vertices between them, and where they use less than nine tenths of the
+    vertices: trimesh drops the others.
     """
-    text = path.read_bytes()
-    begins = [[word + blank for blank in (b" ", b"\t")] for word in (b"f", b"v")]
-    faces, points = (sum(text.count(b"\n" + begin) + text.startswith(begin) for begin in both) for both in begins)
-    if points > 4 * faces > 0:
-        corners = sum(len(line.split()) - 1 for line in re.findall(rb"(?m)^f\s.*", text))
-        if points > corners:
-            raise InputError(f"{path} holds {points} points, and faces at {corners} of them at most: save each alone")
+    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     face, vertex = re.search(rb"(?m)^f\s", text), max(text.rfind(b"\nv "), text.rfind(b"\nv\t"))
     if face and face.start() < vertex and re.search(rb"(?m)^f\s[^\n]*-\d", text):
         raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
+    points = sum(text.count(b"\nv" + blank) + text.startswith(b"v" + blank) for blank in (b" ", b"\t"))
+    corners = re.sub(rb"/\S*", b"", b" ".join(re.findall(rb"(?m)^f\s([^#\r\n]*)", text)))
+    used = len(set(corners.split()))
+    if 0 < used < 0.9 * points:
+        raise InputError(f"{path} holds {points:,} points, and its faces use {used:,} of them: save each alone")
     return BytesIO(text)
 
 
@@ -97,7 +99,7 @@ def _uncompressed(path: Path) -> BinaryIO:
     """A glTF as a text, with names of files as they are, or in a GLB.
 
     Raises InputError where its numbers are stored in a way that trimesh misreads, or in a file that is not there, and
-    for points with normals, which it drops.
+    for what it drops: points' normals and triangle fans.
     """
     data = path.read_bytes()
     binary = data.startswith(b"glTF")
@@ -108,6 +110,8 @@ def _uncompressed(path: Path) -> BinaryIO:
     ways = set(tree.get("extensionsRequired", ())) & {"KHR_draco_mesh_compression", "EXT_meshopt_compression"}
     for primitive in (primitive for shape in tree.get("meshes", ()) for primitive in shape["primitives"]):
         position = primitive["attributes"].get("POSITION")
+        if primitive.get("mode") == FAN:
+            raise InputError(f"{path} holds triangle fans: export triangles")
         if primitive.get("mode") == 0 and "NORMAL" in primitive["attributes"]:
             raise InputError(f"{path} holds points whose normals are not read from glTF: save them as .ply")
         stored = {} if position is None else tree["accessors"][position]

@@ -58,8 +58,8 @@ class Reconstruct:
     max_points: Maybe[int] = None
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
-    """Cut the surface where it is farther than this from every point (more where they are thin), back to half of it,
-    scan units; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more than a quarter of the
+    """Cut the surface where it is farther than this from every point, back to half of it, scan units, but not between
+    points that are farther apart; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more than a quarter of the
     surface has no points near, it is cut there."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh (with --output -,
@@ -217,7 +217,7 @@ class OneImage(Fitting):
 
     image: Positional[Path] = Path("camera")
     """The picture: PNG, JPEG or TIFF of 8 or 16 bits, grey, RGB or RGBA; or camera or astronaut, which come along.
-    Of 16 bits in a colour PNG or an LZW TIFF the upper 8 are read; pictures are written with 8."""
+    Of 16 bits in an LZW TIFF or a PNG in colour or with alpha the upper 8 are read; pictures are written with 8."""
     size: Maybe[int] = None
     """Shrink the picture first so that its longer side has so many pixels. If not given, it stays as it is."""
 
@@ -228,7 +228,8 @@ class ImageFit(OneImage):
 
     It says the PSNR, how close the field comes: at 30 dB differences show in fine detail, at 40 dB hardly anywhere; and
     the field's size in bits a pixel, of which an 8-bit picture has 8 or 24. Between the pixels it learns what passes
-    through them smoothly (Catmull-Rom).
+    through them smoothly (Catmull-Rom). It is meant for up to some 512 pixels a side: of a larger picture it is a
+    smooth one, but for more --width and --steps, or a smaller --size.
     """
 
     output: Path
@@ -306,7 +307,8 @@ class ImageBlend(Fitting):
     offset: tuple[int, int] = (0, 0)
     """Where the source's upper left corner comes to lie in the target, pixels to the right and down."""
     mode: Literal["mean", "mixed", "import"] = "import"
-    """Whose gradients: import the source's, mixed the stronger of both at every pixel, mean half of each."""
+    """Whose gradients: import the source's, mixed the stronger of both at every pixel, mean half of each. Where nothing
+    of the target is left, its colours count in the mean brightness alone, with half."""
 
 
 @dataclass(frozen=True)

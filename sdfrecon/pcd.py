@@ -68,6 +68,8 @@ def check(path: Path) -> None:
         raise InputError(f"{path} is a damaged PCD file: its header contradicts itself")
     row = sum(size * count for size, count in zip(sizes, counts, strict=True))
     held, kind = path.stat().st_size - end, header["DATA"][0]
+    if kind not in ("ascii", "binary", "binary_compressed"):
+        raise InputError(f"{path}: a PCD's data are ascii, binary or binary_compressed; got {kind}: save it again")
     if kind == "binary_compressed":
         packed, unpacked = (int.from_bytes(start[end + 4 * i : end + 4 * i + 4], "little") for i in range(2))
         sound = packed + 8 <= held and unpacked == row * points
@@ -78,7 +80,7 @@ def check(path: Path) -> None:
             with open(path, "rb") as file:
                 file.seek(end)
                 sound = sum(len(line.split()) >= sum(counts) for line in file) >= points
-    if kind not in ("ascii", "binary", "binary_compressed") or not sound:
+    if not sound:
         raise InputError(f"{path} promises {points} points and holds fewer: the file is truncated or damaged")
     read = ("x", "y", "z", *(f"normal_{axis}" for axis in "xyz"))
     if kind != "ascii" and any(size == 8 for field, size in zip(fields, sizes, strict=True) if field in read):

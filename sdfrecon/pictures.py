@@ -29,6 +29,8 @@ TIFFS = (b"II*\0", b"MM\0*")
 """How a TIFF begins, and most cameras' raw files, of which Pillow reads the small picture before the large one."""
 UNSPECIFIED, ASSOCIATED = 0, 1
 """TIFF's numbers for a channel that is no alpha, and for an alpha by which the colours are multiplied."""
+PNG_GREY_ALPHA = 4
+"""PNG's number for grey and alpha, in its 26th byte."""
 BITS = (1, 2, 4, 8, 16, 32)
 """Of the numbers that Pillow tells the range of."""
 STACKS = ("TIFF", "MPO")
@@ -47,8 +49,9 @@ Panel = tuple[str, Floats]
 def read_image(path: str | Path) -> Floats:
     """(h, w, c) colours from 0 to 1 of a grey, RGB or RGBA picture of 8 or 16 bits a channel, or of floats.
 
-    Of 16 bits of colour in a PNG, or in a TIFF that LZW compressed, the upper 8 are read. Colours of another RGB, such
-    as a phone's Display P3, become sRGB's by the profile in a PNG or JPEG; a TIFF's is passed over.
+    Of 16 bits in a PNG in colour or with alpha, or in a TIFF that LZW compressed, the upper 8 are read. Colours of
+    another RGB, such as a phone's Display P3, and inks become sRGB's by the profile in a PNG or JPEG; a TIFF's is
+    passed over, and so is a grey one's.
     camera and astronaut, where there is no such file, are scikit-image's. Raises InputError for what cannot be read,
     and for images of less than three rows or columns, which have no Laplacian.
     """
@@ -107,9 +110,9 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
         raise InputError(f"{path} has a transparent colour of {bits} bits: save it with an alpha channel")
     mode = "RGBA" if clear else SHOWN_AS.get(file.mode, file.mode)
     mode = file.palette.mode if mode == "P" and file.palette else mode
+    mode = "LA" if file.format == "PNG" and stored[25] == PNG_GREY_ALPHA else mode  # of 16 bits Pillow makes colours
     _check_room(path, (file.height, file.width), Image.getmodebands(mode))
-    picture = file.convert(mode)
-    pixels = np.asarray(picture if tiff else _in_srgb(picture))
+    pixels = np.asarray(file.convert(mode) if tiff else _in_srgb(file if file.mode == "CMYK" else file.convert(mode)))
     try:
         turned = 1 if tiff else file.getexif().get(ORIENTATION, 1)  # Pillow turns a TIFF itself
     except Exception:  # what is damaged there leaves the pixels whole
@@ -118,16 +121,16 @@ def _decoded(path: Path, stored: bytes, file: Any) -> NDArray:
 
 
 def _in_srgb(picture: Any) -> Any:
-    """A picture of Pillow's, in sRGB where its profile says that its colours are another RGB's."""
+    """A picture of Pillow's without inks, in sRGB where its profile says what its own colours or inks are."""
     from PIL import ImageCms
 
-    profile = picture.info.get("icc_profile")
-    if profile and picture.mode in ("RGB", "RGBA"):
+    profile, shown = picture.info.get("icc_profile"), "RGB" if picture.mode == "CMYK" else picture.mode
+    if profile and shown in ("RGB", "RGBA"):
         with suppress(ImageCms.PyCMSError, OSError):  # of one that is damaged the colours are taken as they are
-            own = ImageCms.ImageCmsProfile(BytesIO(profile))
-            if own.profile.xcolor_space.strip() == "RGB":
-                return ImageCms.profileToProfile(picture, own, ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")))
-    return picture
+            own, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+            if own.profile.xcolor_space.strip() == picture.mode.removesuffix("A"):
+                return ImageCms.profileToProfile(picture, own, ImageCms.ImageCmsProfile(srgb), outputMode=shown)
+    return picture.convert(shown)
 
 
 def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:
@@ -139,30 +142,47 @@ def _check_room(path: Path, shape: Sequence[int], channels: int = 1) -> None:
 def _read_tiff(path: Path) -> NDArray:
     """The first page. imageio, and tifffile's own imread, never come to an end on some pages without data."""
     import tifffile
+
+    logger = logging.getLogger("tifffile")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with tifffile.TiffFile(path) as file:
+            return _of_page(path, file.pages[0])
+    finally:
+        logger.disabled = before
+
+
+def _of_page(path: Path, page: Any) -> NDArray:
+    """The pixels of tifffile's page: upright, with an alpha where one is said to be, and the colours not times it."""
     from skimage.util import img_as_float64
 
-    logging.getLogger("tifffile").disabled = True
-    with tifffile.TiffFile(path) as file:
-        page: Any = file.pages[0]
-        if not page.dataoffsets or page.dtype is None or 0 in page.shape:
-            raise InputError(f"{path} holds no pixels: the file is damaged")
-        if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
-            raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
-        if page.photometric.name == "YCBCR" or (page.photometric.name in PHOTOMETRICS and page.compression in PILLOWS):
-            if page.bitspersample not in BITS or page.dtype.kind == "i":
-                raise InputError(f"{path} is a compressed TIFF of a rare kind: save it uncompressed, or as PNG")
-            return _read_picture(path)
-        if page.photometric.name not in PHOTOMETRICS:
-            raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
-        _check_room(path, page.shape)
+    rare = InputError(f"{path} is a TIFF of a rare kind: save it uncompressed with 8 or 16 bits, or as PNG")
+    if not page.dataoffsets or page.dtype is None or 0 in page.shape:
+        raise InputError(f"{path} holds no pixels: the file is damaged")
+    if len(page.dataoffsets) * math.prod(page.chunks) < math.prod(page.shape):
+        raise InputError(f"{path} holds fewer pixels than it promises: the file is damaged")
+    if page.photometric.name == "YCBCR" or (page.photometric.name in PHOTOMETRICS and page.compression in PILLOWS):
+        if page.bitspersample not in BITS or page.dtype.kind == "i":
+            raise rare
+        return _read_picture(path)
+    if page.photometric.name not in PHOTOMETRICS:
+        raise InputError(f"{path} holds {page.photometric.name} colours: save it in grey or RGB")
+    if page.bitspersample not in (1, 8 * page.dtype.itemsize):
+        raise rare
+    _check_room(path, page.shape)
+    try:
         pixels = np.asarray(page.asarray())
-        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
-        turned = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
-        pixels, more = _upright(pixels, turned), [int(e) for e in page.extrasamples]
-        if more == [UNSPECIFIED]:
-            return pixels[..., :-1]
-        multiplied = more == [ASSOCIATED] and (pixels.dtype.kind == "f" or pixels.dtype.itemsize < 4)
-        return unmultiplied(img_as_float64(pixels)) if multiplied else pixels
+    except (ImportError, ValueError) as error:  # tifffile looks for what unpacks it here
+        raise rare if isinstance(error, ImportError) or "imagecodecs" in str(error) else error from None
+    pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels  # channel by channel
+    turned = page.tags[ORIENTATION].value if ORIENTATION in page.tags else 1
+    pixels, more = _upright(pixels, turned), [int(e) for e in page.extrasamples]
+    while more and more[-1] == UNSPECIFIED and pixels.shape[-1] in (2, 4):
+        pixels, more = pixels[..., :-1], more[:-1]
+    if more != [ASSOCIATED] or (pixels.dtype.kind != "f" and pixels.dtype.itemsize >= 4):
+        return pixels
+    whole = unmultiplied(img_as_float64(pixels))
+    return whole if pixels.dtype.kind == "f" else whole.clip(max=1)
 
 
 def _upright(pixels: NDArray, orientation: int) -> NDArray:
@@ -175,7 +195,7 @@ def _upright(pixels: NDArray, orientation: int) -> NDArray:
 def unmultiplied(image: Floats) -> Floats:
     """(h, w, c) colours that were multiplied by the alpha behind them, and that."""
     colours, alpha = np.split(image, [-1], axis=2)
-    colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0).clip(max=1)
+    colours = np.divide(colours, alpha, out=np.zeros_like(colours), where=alpha > 0)
     return np.concatenate([colours, alpha], axis=2)
 
 

@@ -19,8 +19,6 @@ HEADER = 1 << 16
 """Bytes in which a PLY's header ends, and a PCD's."""
 ELEMENTS = re.compile(rb"^element\s+(\S+)\s+(\d+)", re.MULTILINE)
 """Of a PLY's header: their names and numbers."""
-UNEVEN = "unexpected length"
-"""What trimesh says of a PLY whose polygons differ in size, and of one that is cut short."""
 POLYGONS = """
 import sys
 import numpy as np
@@ -45,7 +43,7 @@ def read(path: Path) -> Arrays:
     data = vertex["data"]
     names = data.dtype.names if isinstance(data, np.ndarray) else data.keys()
     table = {name: np.asarray(data[name]).reshape(-1) for name in names}
-    check_whole(path, {"vertex": _held(vertex)})
+    check_elements(path, loaded)
     arrays = from_names(table)
     if "normals" not in arrays and loaded.get("faces") is not None and len(loaded["faces"]):
         arrays["normals"] = vertex_normals(loaded["vertices"], loaded["faces"])
@@ -53,20 +51,20 @@ def read(path: Path) -> Arrays:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What trimesh finds in a PLY; None where its polygons have not all as many corners, which it cannot read."""
+    """What trimesh finds in a PLY; None where it cannot read it, as where polygons have not all as many corners."""
     from trimesh.exchange.ply import load_ply
 
     _check_columns(path)
     header = _header(path)
-    # It takes the second line for the format, and comments for UTF-8.
+    # It takes the second line for the format, and comments for UTF-8; and cuts the digits that a text has.
     plain = re.sub(rb"^(?:comment|obj_info)\b.*\n", b"", header, flags=re.MULTILINE)
-    clear = header.isascii() and re.match(rb"ply\s+format", header)
+    text = re.search(rb"^format\s+ascii", header, re.MULTILINE)
+    plain = re.sub(rb"^(property\s+)float(32)?(?=\s)", rb"\1double", plain, flags=re.MULTILINE) if text else plain
+    clear = not text and header.isascii() and re.match(rb"ply\s+format", header)
     try:
         with open(path, "rb") if clear else BytesIO(path.read_bytes().replace(header, plain, 1)) as file:
             found = load_ply(file, fix_texture=False, skip_materials=True)
-    except ValueError as error:
-        if UNEVEN not in str(error):
-            raise
+    except (KeyError, ValueError):
         return None
     faces = found["metadata"]["_ply_raw"].get("face", {}).get("data")
     if isinstance(faces, np.ndarray) and len(faces):  # it takes all to have as many as the first
@@ -79,8 +77,8 @@ def load(path: Path) -> dict[str, Any] | None:
 def polygons(path: Path) -> Arrays:
     """What `meshfiles.read` gives, of a PLY whose polygons have any number of corners. Raises ValueError where damaged.
 
-    trimesh reads no binary ones. Open3D does, but takes what it is promised, says on standard error alone where a file
-    ends too soon, and crashes where corners are none: so it reads in a process of its own.
+    trimesh reads no binary ones, nor some texts. Open3D does, but takes what it is promised, says on standard error
+    alone where a file ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
     if sum(int(count) for _, count in ELEMENTS.findall(_header(path))) > path.stat().st_size:
         raise ValueError("it promises more than it holds")

@@ -40,7 +40,7 @@ MOST = 12
 def info(command: Info) -> None:
     """What a file holds."""
     from sdfrecon import fieldfiles
-    from sdfrecon.cleaning import distinct, to_fit
+    from sdfrecon.cleaning import distinct, oriented, to_fit
     from sdfrecon.device import pick_device
     from sdfrecon.presets import PRESETS, sized
     from sdfrecon.reconstruction import seconds_per_step
@@ -81,7 +81,7 @@ def info(command: Info) -> None:
     low, high = there.points.min(axis=0), there.points.max(axis=0)
     told = (decimals(place, (high - low).max()) for place in (low, high))
     say("      " + ", ".join(f"{axis} {a} to {b}" for axis, a, b in zip("xyz", *told, strict=True)))
-    if loaded.normals is None or not loaded.normals.any():
+    if loaded.normals is None or not oriented(loaded).any():
         say("      it has no normals: reconstruct it with --estimate-normals, terrain and rooms with --viewpoint, too")
     where = pick_device(command.device)
     say(f"fitting it on {where} takes about:")

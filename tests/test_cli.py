@@ -14,9 +14,9 @@ import trimesh
 from test_finishing import WHOLE, seen, with_piece
 
 import sdfrecon
-from sdfrecon import fieldfiles, files, showing
+from sdfrecon import fieldfiles, files, memory, showing
 from sdfrecon.cli import SPINS, main
-from sdfrecon.console import load_scan
+from sdfrecon.console import describe, load_scan
 from sdfrecon.field import Field
 from sdfrecon.fit import Diverged
 from sdfrecon.frame import Frame
@@ -24,6 +24,7 @@ from sdfrecon.geometry import InputError, Mesh, PointCloud
 from sdfrecon.options import Reconstruct, View
 from sdfrecon.run_dir import Losses
 from sdfrecon.shapes import RING_AND_BALL, evenly_spread
+from sdfrecon.siren import Siren, SirenConfig
 
 pytestmark = pytest.mark.usefixtures("few_prepared")
 FAST = ("--steps", "150", "--resolution", "48", "--device", "cpu")
@@ -227,6 +228,31 @@ def test_a_part_of_a_scan_is_taken_and_taken_again(
     ):
         assert message in refused(capsys, "reconstruct", ring_and_ball, "--box", *wrong)
     assert "--max-points must be at least 10" in refused(capsys, "reconstruct", ring_and_ball, "--max-points", "9")
+
+
+def test_as_many_points_are_taken_though_others_are_no_numbers(tmp_path: Path) -> None:
+    places = np.random.default_rng(0).random((200, 3))
+    places[::2] = np.nan
+    files.write_arrays(tmp_path / "a.npz", points=places)
+    for most, taken in ((60, 60), (150, 100)):
+        cloud, (line,) = load_scan(tmp_path / "a.npz", None, most)
+        assert np.isfinite(cloud.points).all()
+        assert line.endswith(f"200 points, of which {taken} are taken")
+
+
+def test_normals_that_are_no_numbers_are_none() -> None:
+    assert ", no normals, " in describe(PointCloud(np.eye(3), np.full((3, 3), np.nan)))
+
+
+def test_a_scan_for_which_there_is_no_memory_is_refused_with_its_field_too(
+    tmp_path: Path, ring_and_ball: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    field = tmp_path / "a.safetensors"
+    fieldfiles.save_field(field, Field(Siren(3, 1, SirenConfig(8, 1)), Frame((0.0, 0.0, 0.0), 1.0), {}))
+    monkeypatch.setattr(memory, "free_memory", lambda: memory.held() + 1e6)
+    monkeypatch.setattr(memory, "A_SQUARE", 0)
+    said = refused(capsys, "mesh", field, "--scan", ring_and_ball, "--output", tmp_path / "a.ply", "--device", "cpu")
+    assert "12,594 points need about 0.0 GB of memory" in said
 
 
 def test_what_is_said_before_is_of_what_will_be_used(

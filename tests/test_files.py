@@ -17,7 +17,7 @@ from test_meshing import Ball
 
 from sdfrecon import fieldfiles, files, libraries
 from sdfrecon.columns import to_bytes
-from sdfrecon.console import load_mesh_or_cloud, load_scan
+from sdfrecon.console import load_mesh_or_cloud
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import InputError, Mesh, PointCloud, unit_vectors
@@ -233,7 +233,7 @@ def test_a_plys_counts_may_be_padded(tmp_path: Path) -> None:
 
 
 def test_a_damaged_mesh_is_not_taken_for_its_points(tmp_path: Path) -> None:
-    lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 2 2"]
+    lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 2 2", "f 1 3 3"]
     (tmp_path / "flat.obj").write_text("\n".join(lines))
     with pytest.raises(InputError, match="triangles without an area alone"):
         files.read_mesh(tmp_path / "flat.obj")
@@ -312,6 +312,88 @@ def test_names_of_two_words_stand_between_tabs(tmp_path: Path) -> None:
     header = "X\tY\tZ\tScan Angle\tNx\tNy\tNz"
     np.savetxt(tmp_path / "a.txt", table, header=header, comments="", fmt="%.9g", delimiter="\t")
     same(files.read_cloud(tmp_path / "a.txt"), colors=False)
+
+
+def test_tables_of_other_programs_may_have_tabs_quotes_and_a_column_without_a_name(tmp_path: Path) -> None:
+    rows = [list(map(str, row)) for row in np.column_stack([POINTS, NORMALS]).tolist()]
+    names, path = ["x", "y", "z", "nx", "ny", "nz"], tmp_path / "a.txt"
+    for mark in ("\t", ","):
+        classed = [mark.join([*row, "high vegetation" if at % 3 else ""]) for at, row in enumerate(rows)]
+        numbered = [mark.join([str(at), *row]) for at, row in enumerate(rows)]
+        for header, lines in ((mark.join([*names, "class"]), classed), (mark.join(["", *names]), numbered)):
+            path.write_text("\n".join([header, *lines]))
+            same(files.read_cloud(path), colors=False)
+    quoted = [
+        ",".join(f'"{word}"' for word in row) for row in ([*names, "what"], *([*row, "wall, north"] for row in rows))
+    ]
+    path.write_text("\n".join(quoted))
+    same(files.read_cloud(path), colors=False)
+    path.write_text("\n".join(",".join(f'"{word}"' for word in row) for row in rows))
+    same(files.read_cloud(path), colors=False)
+
+
+def test_the_ending_says_what_columns_are(tmp_path: Path) -> None:
+    red = np.column_stack([POINTS, np.tile([1.0, 0, 0], (len(POINTS), 1))])
+    for ending in ("xyzrgb", "xyzn", "xyz"):
+        np.savetxt(tmp_path / f"a.{ending}", red)
+    colours, facing, neither = (files.read_cloud(tmp_path / f"a.{ending}") for ending in ("xyzrgb", "xyzn", "xyz"))
+    assert colours.normals is None
+    np.testing.assert_array_equal(colours.colors, np.tile([255, 0, 0], (len(POINTS), 1)))
+    assert facing.colors is None
+    np.testing.assert_array_equal(facing.normals, red[:, 3:])
+    assert neither.normals is None
+
+
+def test_digits_of_a_ply_in_text_stay_whatever_their_type(tmp_path: Path) -> None:
+    rows = "".join(f"{4500000 + x:.3f} {5600000 + y:.3f} {z:.3f}\n" for x, y, z in POINTS)
+    header = (
+        f"ply\nformat ascii 1.0\nelement vertex {len(POINTS)}\nproperty float x\nproperty float y\nproperty float z"
+    )
+    (tmp_path / "a.ply").write_text(f"{header}\nend_header\n{rows}")
+    found = files.read_cloud(tmp_path / "a.ply").points - [4500000, 5600000, 0]
+    np.testing.assert_allclose(found, POINTS, atol=6e-4)
+
+
+def test_what_a_ply_holds_beside_its_points_may_be_anything(tmp_path: Path) -> None:
+    places = "property double x\nproperty double y\nproperty double z\n"
+    head, corners = "element vertex 5\n" + places, "0 0 0\n1 0 0\n1 1 0\n0 1 0\n2 0 0\n"
+    listed = "element face 2\nproperty list uchar int vertex_indices\nproperty list uchar float texcoord\n"
+    rows = "4 0 1 2 3 8 0 0 1 0 1 1 0 1\n3 1 4 2 6 0 0 1 0 1 1\n"
+    none = "element face 0\nproperty list uchar int vertex_indices\nproperty uchar red\n"
+    for name, more, after in (("texture", listed, rows), ("none", none, "")):
+        (tmp_path / f"{name}.ply").write_text(f"ply\nformat ascii 1.0\n{head}{more}end_header\n{corners}{after}")
+        assert files.read_cloud(tmp_path / f"{name}.ply").points.tolist() == [
+            list(map(float, row.split())) for row in corners.splitlines()
+        ]
+    lines = "element edge 1\nproperty int vertex1\nproperty int vertex2\nproperty uchar red\n"
+    start = f"ply\nformat binary_little_endian 1.0\n{head}{lines}end_header\n".encode()
+    stored = np.array([row.split() for row in corners.splitlines()], float).tobytes() + struct.pack("<iiB", 0, 1, 9)
+    (tmp_path / "edge.ply").write_bytes(start + stored)
+    assert len(files.read_cloud(tmp_path / "edge.ply").points) == 5
+
+
+def test_an_obj_may_begin_with_a_mark_of_its_code(tmp_path: Path) -> None:
+    points = "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS)
+    (tmp_path / "a.obj").write_bytes(b"\xef\xbb\xbf" + points.encode())
+    assert len(files.read_cloud(tmp_path / "a.obj")) == len(POINTS)
+
+
+def test_triangle_fans_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    trimesh.Scene(trimesh.creation.box()).export(tmp_path / "a.gltf")
+    tree = json.loads((tmp_path / "a.gltf").read_text())
+    tree["meshes"][0]["primitives"][0]["mode"] = 6
+    (tmp_path / "a.gltf").write_text(json.dumps(tree))
+    with pytest.raises(InputError, match="holds triangle fans: export triangles"):
+        files.read_mesh(tmp_path / "a.gltf")
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    for mode in (0o600, 0o664):
+        files.write_mesh(path, BALL)
+        path.chmod(mode)
+        files.write_mesh(path, BALL)
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_columns_beside_those_with_names_may_be_text_or_empty(tmp_path: Path) -> None:
@@ -520,7 +602,7 @@ def test_an_off_may_hold_edges(tmp_path: Path) -> None:
 def test_points_beside_faces_are_not_left_out_without_a_word(tmp_path: Path) -> None:
     points = "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS)
     (tmp_path / "a.obj").write_text(f"{points}f 1 2 3\n")
-    with pytest.raises(InputError, match=f"{len(POINTS)} points, and faces at 3 of them at most: save each alone"):
+    with pytest.raises(InputError, match=f"{len(POINTS)} points, and its faces use 3 of them: save each alone"):
         files.read_cloud(tmp_path / "a.obj")
     scene = trimesh.Scene([trimesh.creation.box(), trimesh.PointCloud(POINTS)])
     scene.export(tmp_path / "a.glb")
@@ -753,6 +835,8 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.csv", b"Pt,East,North\n1,2,3\n", "needs columns x, y and z; got Pt, East, North"),
         ("scan.csv", b"1,5;2,5;3,5\n", "decimal commas, as in '1,5;2,5;3,5': write them with points"),
         ("scan.xyz", b"1,5 -2,5 3,5\n", "decimal commas"),
+        ("scan.csv", b"1,2,3,tree\n1,2,3,tree\n", "got '1,2,3,tree': drop columns of text, or name all"),
+        ("scan.pcd", SHORT_PCD % (b"4 4 4", b"Binary") + bytes(36), "or binary_compressed; got Binary: save it again"),
         ("scan.xyz", b"1 2 3\n1 2 tree\n", "got 'tree' in row 2 of them, column 3: drop that column"),
         ("scan.csv", b"x,y,z,class\n1,2,3,\n1,,3,tree\n", "got '' in row 2 of them, column 2: leave such rows out"),
         ("scan.csv", b"x,y,z\n100.0,2.0,3.0\n1,000.0,2.0,3.0\n", "changed from 3 to 4"),
@@ -786,7 +870,7 @@ def test_a_text_of_a_mesh_that_was_cut_short_is_refused(tmp_path: Path, suffix: 
     assert len(files.read_mesh(path).faces) == len(BALL.faces)
     for kept in (whole[:-200], b"\n".join(whole.splitlines()[: -len(BALL.faces)]) + b"\n"):  # these, none of them
         path.write_bytes(kept)
-        for read in (files.read_mesh, lambda path: load_scan(path, None, None)):
+        for read in (files.read_mesh, files.read_cloud):
             with pytest.raises(InputError, match=f"promises {len(BALL.faces)} faces and holds .*: the file is truncat"):
                 read(path)
 

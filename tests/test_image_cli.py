@@ -195,6 +195,23 @@ def test_a_sources_alpha_is_its_mask(tmp_path: Path) -> None:
     assert (both[inside] != target[inside]).mean() > 0.9
 
 
+def test_a_clear_source_changes_nothing_whatever_the_mask(tmp_path: Path) -> None:
+    alpha = np.zeros((20, 20, 1))
+    alpha[8:12, 8:12] = 1
+    pictures.write_image(tmp_path / "cut.png", np.concatenate([SMALL, alpha], axis=2))
+    pictures.write_image(tmp_path / "target.png", SMALL[::-1])
+    pictures.write_image(tmp_path / "mask.png", np.ones((20, 20)))
+    run("image", "blend", tmp_path / "cut.png", tmp_path / "target.png", "--mask", tmp_path / "mask.png",
+        "--output", tmp_path / "both.png", *FAST[:-2])  # fmt: skip
+    both, target = (pictures.read_image(tmp_path / name) for name in ("both.png", "target.png"))
+    np.testing.assert_array_equal(both[alpha[..., 0] == 0], target[alpha[..., 0] == 0])
+
+
+def test_an_alpha_that_hides_nothing_is_no_channel(tmp_path: Path) -> None:
+    pictures.write_image(tmp_path / "whole.png", np.dstack([SMALL, np.ones((20, 20))]))
+    np.testing.assert_array_equal(image_console.load_image(tmp_path / "whole.png", None), SMALL)
+
+
 def test_a_masks_own_alpha_and_the_targets_count(tmp_path: Path) -> None:
     wanted, seen = np.zeros((20, 20, 1)), np.ones((20, 20, 1))
     wanted[8:12, 8:12], seen[:10] = 1, 0

@@ -1,3 +1,4 @@
+import logging
 import struct
 import zlib
 from pathlib import Path
@@ -157,7 +158,46 @@ def test_of_several_pictures_one_is_asked_for(tmp_path: Path) -> None:
 def test_a_fourth_channel_that_is_no_alpha_is_left_out(tmp_path: Path) -> None:
     stored = (255 * COLOURS).astype(np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=["unspecified"])
-    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif"), stored[..., :3] / 255)
+    tifffile.imwrite(tmp_path / "bands.tif", stored, photometric="minisblack", planarconfig="contig")
+    tifffile.imwrite(tmp_path / "three.tif", stored[..., :3], photometric="minisblack", planarconfig="contig")
+    for name in ("a.tif", "bands.tif", "three.tif"):
+        np.testing.assert_allclose(pictures.read_image(tmp_path / name), stored[..., :3] / 255)
+    bands = np.dstack([stored, stored[..., :1]])
+    tifffile.imwrite(tmp_path / "five.tif", bands, photometric="minisblack", planarconfig="contig")
+    with pytest.raises(InputError, match=r"must be one picture, grey or in colour; got an array of shape \(6, 8, 5\)"):
+        pictures.read_image(tmp_path / "five.tif")
+
+
+def test_light_beyond_white_is_no_colour_with_alpha_either(tmp_path: Path) -> None:
+    bright = np.dstack([10 * COLOURS[..., :3], np.ones((6, 8))]).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", bright, photometric="rgb", extrasamples=["assocalpha"])
+    with pytest.raises(InputError, match="scale it to colours from 0 to 1"):
+        pictures.read_image(tmp_path / "a.tif")
+
+
+def test_sixteen_bits_of_grey_with_alpha_stay_grey(tmp_path: Path) -> None:
+    pixel = struct.pack(">HH", 0x8000, 0x4000)
+    write_png(tmp_path / "a.png", struct.pack(">IIBBBBB", 8, 6, 16, 4, 0, 0, 0), {}, 6 * (b"\0" + 8 * pixel))
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "a.png"), np.full((6, 8, 2), [0x80, 0x40]) / 255)
+
+
+def test_what_tifffile_warns_of_is_its_users_to_hear(tmp_path: Path) -> None:
+    pictures.write_image(tmp_path / "a.tif", COLOURS)
+    pictures.read_image(tmp_path / "a.tif")
+    assert not logging.getLogger("tifffile").disabled
+
+
+def test_inks_are_seen_as_their_profile_says(tmp_path: Path) -> None:
+    even, tones = bytes(range(256)), bytes([128, 128, 128, 0, 128, 128])  # of Lab, without black ink and with it
+    table = struct.pack(">4s4x4B9i", b"mft1", 4, 3, 2, 0, *(1 << 16 if i % 4 == 0 else 0 for i in range(9)))
+    table += 4 * even + 8 * tones + 3 * even
+    size = 128 + 4 + 12 + len(table)
+    header = struct.pack(
+        ">I4xI4s4s4s12x4s28x3I", size, 2 << 24, b"prtr", b"CMYK", b"Lab ", b"acsp", 63190, 65536, 54061
+    )
+    profile = header.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+    Image.new("RGB", (8, 6), (255, 0, 0)).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=profile)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "a.jpg"), 119 / 255 * np.ones((6, 8, 3)), atol=0.02)
 
 
 def test_compressed_tiffs_are_read_as_plain_ones_or_refused(tmp_path: Path) -> None:
@@ -173,8 +213,27 @@ def test_compressed_tiffs_are_read_as_plain_ones_or_refused(tmp_path: Path) -> N
     np.testing.assert_allclose(pictures.read_image(tmp_path / "a.tif")[0, 0], [0.5, 200 / 255], atol=1 / 255)
     for name, tag, value in (("depth.tif", 258, 12), ("signed.tif", 339, 2)):  # BitsPerSample, SampleFormat
         saved(grey, name, tag, value)
-        with pytest.raises(InputError, match="a compressed TIFF of a rare kind: save it uncompressed, or as PNG"):
+        with pytest.raises(
+            InputError, match="a TIFF of a rare kind: save it uncompressed with 8 or 16 bits, or as PNG"
+        ):
             pictures.read_image(tmp_path / name)
+
+
+def test_whole_tiffs_of_rare_kinds_are_not_called_damaged(tmp_path: Path) -> None:
+    for name, tag, value in (("depth.tif", 258, 4), ("zstd.tif", 259, 50000)):  # BitsPerSample, Compression
+        tifffile.imwrite(tmp_path / name, np.zeros((6, 8), np.uint8))
+        with tifffile.TiffFile(tmp_path / name, mode="r+b") as file:
+            page: Any = file.pages[0]
+            page.tags[tag].overwrite(value)
+        with pytest.raises(InputError, match=f"{name} is a TIFF of a rare kind: save it uncompressed"):
+            pictures.read_image(tmp_path / name)
+
+
+def write_png(path: Path, header: bytes, more: dict[bytes, bytes], rows: bytes) -> None:
+    """A PNG of an IHDR, further chunks, and rows each after the number of its filter."""
+    chunks = {b"IHDR": header, **more, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    framed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items()]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
 
 
 def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> None:
@@ -191,10 +250,8 @@ def test_a_picture_with_one_transparent_colour_has_an_alpha(tmp_path: Path) -> N
 @pytest.mark.parametrize(("channels", "bits"), [(1, 16), (3, 16), (1, 2), (1, 4)])
 def test_a_transparent_colour_that_is_not_of_bytes_is_refused(tmp_path: Path, channels: int, bits: int) -> None:
     size = struct.pack(">IIBBBBB", 8, 6, bits, 0 if channels == 1 else 2, 0, 0, 0)
-    chunks = {b"IHDR": size, b"tRNS": bytes(2 * channels)}  # black
-    chunks |= {b"IDAT": zlib.compress(6 * bytes(1 + bits * channels)), b"IEND": b""}
-    framed = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks.items()]
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    black = {b"tRNS": bytes(2 * channels)}
+    write_png(tmp_path / "a.png", size, black, 6 * bytes(1 + bits * channels))
     with pytest.raises(InputError, match=f"a transparent colour of {bits} bits: save it with an alpha channel"):
         pictures.read_image(tmp_path / "a.png")
 
