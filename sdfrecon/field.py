@@ -58,7 +58,7 @@ class Field:
         unit = self.frame.distance_to_unit(level)
         grows = max(-unit if self.inside_out else unit, 0.0)
         try:
-            return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + grows))
+            return self.frame.to_world(extract_mesh(self, resolution, unit, 1 + grows, self.inside_out))
         except InputError as error:
             raise InputError(f"{error} (level {level:g} in the scan's units)" if level else str(error)) from None
 

@@ -52,7 +52,7 @@ def finish(
     trim: cut what lies farther than this from all points, back to half of it (world units; 0 cuts nothing). None
     decides by the data: a surface that the scan covers but for holes stays closed; one with a large part far from any
     point is open, and what lies beyond `open_distance` is cut: next to what was seen the surface mostly goes on.
-    Between the points of thinly scanned parts it stays.
+    Between points that are farther apart than that, or than `trim`, it stays.
     cube: the field's frame. Where the surface leaves it a cap closes it, which goes with what is cut.
     """
     tree, notes = cKDTree(cloud.points), []
@@ -71,8 +71,8 @@ def finish(
         near = mesh.clipped(excess if cube is None else np.maximum(excess, _beyond(mesh.vertices, cloud, cube)))
         if trim and (excess > 0).any():
             near = _without_flaps(near, mesh.clipped(-excess), limit)
+    share = 0.0 if near is mesh else 1 - near.areas.sum() / mesh.areas.sum()
     if trim is None:
-        share = 0.0 if near is mesh else 1 - near.areas.sum() / mesh.areas.sum()
         trim = limit if share > OPEN_SHARE else 0.0
         if trim:
             notes.append(
@@ -83,6 +83,8 @@ def finish(
                 f"holes: {share:.1%} of the surface is a guess, farther than {limit:.4g} from any point: "
                 f"--trim {limit:.4g} opens it"
             )
+    elif share:
+        notes.append(f"cut {share:.1%} of the surface, farther than {trim:.4g} from any point")
     if trim:
         if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")
@@ -94,8 +96,8 @@ def _excess(vertices: Floats, tree: cKDTree, even: cKDTree, limit: float, usual:
     """(v,) how much farther than `limit` from all points vertices are; below 0 within it.
 
     tree: of the points. even: `_even` of them. Where these are so far apart that the surface between them goes beyond
-    what is `usual`, the limit goes as much farther: for REACH, of that of a point and its neighbours' the next to
-    largest, so that one point alone, beside many, holds nothing; at most FARTHEST.
+    what is `usual`, or the limit, that goes as much farther: for REACH, of that of a point and its neighbours' the next
+    to largest, so that one point alone, beside many, holds nothing; at most FARTHEST.
     """
     bound = limit + FARTHEST * usual
     away, _ = tree.query(vertices, distance_upper_bound=bound, workers=-1)
@@ -107,8 +109,9 @@ def _excess(vertices: Floats, tree: cKDTree, even: cKDTree, limit: float, usual:
     others, at = np.unique(around.clip(max=even.n - 1), return_inverse=True)
     apart = even.query(even.data[others], k=[SIXTH], workers=-1)[0][:, 0]
     reach = REACH * np.sort(apart[at.reshape(around.shape)], axis=1)[at_vertex, -2]
-    thin = reach > usual
-    excess[far[thin]] = away[far[thin]] - (limit + np.minimum(reach[thin] - usual, FARTHEST * usual))
+    farther = np.minimum(reach - min(limit, usual), FARTHEST * usual)
+    thin = farther > 0
+    excess[far[thin]] = away[far[thin]] - (limit + farther[thin])
     return excess
 
 

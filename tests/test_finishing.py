@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
 from sdfrecon.jet import Jet
 from sdfrecon.meshing import extract_mesh
+from sdfrecon.noise import apart
 
 WHOLE, CELL = extract_mesh(Ball(), 48), 2 / 48
 
@@ -58,6 +61,11 @@ def test_two_sheets_stay_two_however_far_the_cut() -> None:
     for trim in (0.2, 2.0, 20.0):
         mesh, _ = finish(sheets, PointCloud(points, normals), trim)
         np.testing.assert_allclose(mesh.areas.sum(), sheets.areas.sum())
+    there = np.linalg.norm(points - [0, 0, 0.3], axis=1) > 0.4  # a hole in one, across from which the other lies
+    mesh, _ = finish(sheets, PointCloud(points, normals).select(there), 0.2)
+    lower, upper = (mesh.keep_faces(side * mesh.vertices[mesh.faces[:, 0], 2] > 0) for side in (-1, 1))
+    np.testing.assert_allclose(lower.areas.sum(), sheets.areas.sum() / 2)
+    assert 0.05 < 1 - 2 * upper.areas.sum() / sheets.areas.sum() < np.pi * 0.4**2 / 1.8**2
 
 
 def test_a_covered_surface_stays_as_it_is() -> None:
@@ -201,8 +209,19 @@ def test_trim_is_a_distance_and_zero_never_cuts() -> None:
     near, _ = finish(WHOLE, half, trim=0.2)
     assert near.vertices[:, 2].max() < 0.11 < far.vertices[:, 2].max() < 0.31
     assert finish(WHOLE, half, trim=0.0)[0].is_watertight
-    with pytest.raises(InputError, match="no part of the surface lies within 1e-09"):
-        finish(WHOLE, half, trim=1e-9)
+    with pytest.raises(InputError, match=r"no part of the surface lies within 0\.5 of a point"):
+        finish(replace(WHOLE, vertices=WHOLE.vertices + 10), half, trim=0.5)
+
+
+def test_no_trim_cuts_between_the_points_and_what_it_cuts_is_told() -> None:
+    cloud = seen(1.0)
+    for spacings in (1.1, 2.0, 3.0):
+        mesh, notes = finish(WHOLE, cloud, trim=spacings * apart(cloud))
+        assert mesh.is_watertight
+        assert notes == []
+    _, [note] = finish(WHOLE, seen(0.9), trim=0.1)
+    assert 4 < float(note.removeprefix("cut ").split("%")[0]) < 10, note
+    assert note.endswith("of the surface, farther than 0.1 from any point")
 
 
 def test_a_bulge_that_the_cube_holds_is_no_cap() -> None:
