@@ -65,16 +65,19 @@ def main(args: Args) -> None:
         args = replace(args, shapes=("ring_and_ball", "anchor", "lord_quas"), scans=("scan", "noisy"))
         args = replace(args, methods=("poisson7", "poisson9", "draft"))
     OUT.mkdir(parents=True, exist_ok=True)
-    shapes = [shape for shape in args.shapes or cases.shapes() if shape in cases.shapes()]
+    results = Results(OUT / "results.jsonl", args.samples)
+    known = list(dict.fromkeys(r["shape"] for r in results.rows)) if args.report else cases.shapes()
+    shapes = [shape for shape in args.shapes or known if shape in known]
     if missing := set(args.shapes) - set(shapes):
         print(f"no ground truth of {', '.join(sorted(missing))} in {SHARED}: not measured", file=sys.stderr)
-    results = Results(OUT / "results.jsonl", args.samples)
     if not args.report:
         for seed, shape, scan, method in product(args.seeds, shapes, args.scans, args.methods):
             if not results.has(shape, scan, seed, method):
                 measure(results, shape, scan, seed, method)
     rows = [r for r in results.rows if r["shape"] in shapes and r["scan"] in args.scans and r["seed"] in args.seeds]
     rows = [r for r in rows if r["method"].removesuffix("_trimmed") in args.methods]
+    if not rows:
+        raise SystemExit(f"no rows of these in {results.path}: measure them, or copy benchmarks/accuracy.jsonl there")
     print(heading())
     for what in ("commit", "machine"):
         print(f"Rows measured at {what} {', '.join(sorted({r[what] for r in rows}))}.")

@@ -59,8 +59,8 @@ class Reconstruct:
     """Take at most so many points, at random. If not given, all."""
     trim: Maybe[float] = None
     """Cut the surface where it is farther than this from every point, back to half of it, scan units, but not between
-    points that are farther apart; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more than a quarter of the
-    surface has no points near, it is cut there."""
+    points that are farther apart; 0 cuts nothing: the mesh is closed. If not given, holes are closed, but where more
+    than a quarter of the surface has no points near, it is cut there."""
     run_dir: Maybe[Path] = None
     """Folder for checkpoints, kept after the run. If not given, one beside the mesh (with --output -,
     beside the scan), removed at the end."""
@@ -180,7 +180,7 @@ class Info:
     file: Positional[Path]
     """A scan, a mesh or a field."""
     device: Device = "auto"
-    """Where the cost is measured."""
+    """Where a scan's cost is measured."""
 
 
 @dataclass(frozen=True)

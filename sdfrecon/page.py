@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SHOWN_POINTS, SHOWN_TRIANGLES = 40_000, 150_000
 """So many stay smooth to turn."""
 SLICE = 160
+WIDE = 150
+"""Letters of titles that stand side by side on a page."""
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1500px; margin: 1.5em auto; padding: 0 1em }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.8em } table { border-collapse: collapse }
@@ -40,6 +42,13 @@ LINK = """
   };
   // When it is let go, not before: a relayout takes the one that is being turned back to where it was.
   plot.on('plotly_relayout', link);
+  // It is let go where it leaves its view, too, and by a finger, of which plotly tells nobody.
+  for (const name of scenes) {
+    const canvas = plot._fullLayout[name]._scene.glplot.canvas;
+    const letGo = () => canvas.dispatchEvent(new Event('mouseup'));
+    canvas.addEventListener('mouseleave', event => { if (event.buttons) letGo(); });
+    canvas.addEventListener('touchend', letGo);
+  }
 })();
 """
 Facts = Sequence[tuple[str, str]]
@@ -129,16 +138,20 @@ def _scenes(shown: Mapping[str, Any]) -> str:
     from plotly.subplots import make_subplots
 
     count = len(shown)
-    figure = make_subplots(1, count, specs=[[{"type": "scene"}] * count], subplot_titles=list(shown),
+    titles = [escape(name if len(name) <= WIDE // count else f"…{name[1 - WIDE // count :]}") for name in shown]
+    figure = make_subplots(1, count, specs=[[{"type": "scene"}] * count], subplot_titles=titles,
                            horizontal_spacing=0.01)  # fmt: skip
     for column, trace in enumerate(shown.values()):
         figure.add_trace(trace, 1, column + 1)
     places = np.stack([np.concatenate([trace[axis] for trace in shown.values()]) for axis in "xyz"]).astype(float)
     low, high = places.min(axis=1), places.max(axis=1)
-    room = 0.01 * (high - low).max()
-    for axis, *ends in zip("xyz", (low - room).tolist(), (high + room).tolist(), strict=True):
+    room = 0.01 * ((high - low).max() or 1)
+    low, high = low - room, high + room
+    for axis, *ends in zip("xyz", low.tolist(), high.tolist(), strict=True):
         figure.update_scenes({f"{axis}axis": {"visible": False, "range": ends}})
-    figure.update_scenes(aspectmode="data")
+    # Left to itself, plotly scales each scene by its own trace; as large as the unit cube all is before the camera.
+    aspect = np.sqrt(3) * (high - low) / np.linalg.norm(high - low)
+    figure.update_scenes(aspectmode="manual", aspectratio=dict(zip("xyz", aspect.tolist(), strict=True)))
     figure.update_layout(height=560, showlegend=False)
     return _html(figure, LINK)
 
@@ -198,14 +211,16 @@ def _slices(field: Field) -> Any:
     lines, bar = {"start": -limit, "end": limit, "size": limit / 12}, {"title": "scan units", "thickness": 14}
     for axis, ((u, v), distance) in enumerate(zip(planes, distances, strict=True)):
         x, y = (along + field.frame.center[i] for i in (u, v))
-        across = {"x": x, "y": y, "z": distance, "hovertemplate": "%{z:.4g}<extra></extra>"}
+        across = {"x": x, "y": y, "z": distance, "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>"}
         figure.add_trace(go.Contour(**across, contours=lines, colorscale="RdBu_r", zmin=-limit, zmax=limit,
                                     line_width=0.5, showscale=axis == 2, colorbar=bar), 1, axis + 1)  # fmt: skip
         figure.add_trace(go.Contour(**across, contours={"start": 0, "end": 0, "size": 1, "coloring": "lines"},
                                     colorscale=[[0, "black"], [1, "black"]], line_width=3, showscale=False),
                          1, axis + 1)  # fmt: skip
-        figure.update_xaxes(title="xyz"[u], row=1, col=axis + 1)
-        figure.update_yaxes(title="xyz"[v], scaleanchor=f"x{axis + 1 if axis else ''}", row=1, col=axis + 1)
+        figure.update_xaxes(title="xyz"[u], exponentformat="none", row=1, col=axis + 1)
+        figure.update_yaxes(
+            title="xyz"[v], exponentformat="none", scaleanchor=f"x{axis + 1 if axis else ''}", row=1, col=axis + 1
+        )
     figure.update_layout(height=480)
     return figure
 

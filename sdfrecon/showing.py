@@ -47,6 +47,8 @@ def info(command: Info) -> None:
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
+        if command.device != Info.device:
+            raise InputError("--device says where fitting a scan is measured: a field is fitted already")
         field = fieldfiles.load_field(command.file)
         about = field.about
         say(f"field: {_network(field.siren)}")
@@ -151,17 +153,20 @@ def view(command: View) -> None:
     from sdfrecon.device import pick_device
     from sdfrecon.frame import Frame
     from sdfrecon.memory import check_memory, meshing_memory
-    from sdfrecon.viewer import Viewer
+    from sdfrecon.viewer import Viewer, free_port
 
     check_places([command.file], [])
-    at_least(8, "--resolution", command.resolution)
-    pick_device(command.device)
+    free_port(command.host, command.port)
     if command.file.suffix.lower() == ".safetensors":
+        at_least(8, "--resolution", command.resolution)
+        pick_device(command.device)
         check_memory(meshing_memory(command.resolution), command.resolution)
         field = load_shape(command.file, command.device)
         viewer = Viewer(field.frame, command.host, command.port)
         viewer.show_mesh(field.mesh(command.resolution))
         viewer.show_slices(field)
+    elif (command.resolution, command.device) != (View.resolution, View.device):
+        raise InputError("--resolution and --device say how a field is meshed: a scan or a mesh is shown as it is")
     else:
         loaded = load_mesh_or_cloud(command.file)
         cloud = PointCloud(loaded.vertices) if isinstance(loaded, Mesh) else loaded

@@ -132,6 +132,14 @@ def test_the_report_turns_in_a_browser(page: Any, tmp_path: Path, made: tuple[Pa
     after = shot(page, tmp_path / "after.png", **view)
     for old, new in zip(thirds, np.array_split(after, 3, axis=1), strict=True):
         assert (np.abs(old - new).max(axis=2) > 30).mean() > 0.01, "every view has turned"
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 40, box["y"] + box["height"] + 60, steps=12)
+    page.mouse.up()  # below them all
+    page.wait_for_timeout(800)
+    eyes = np.array(page.evaluate(EYES))
+    assert np.abs(turned - eyes).max() > 0.05
+    np.testing.assert_allclose(eyes, eyes[[0, 0, 0]], atol=1e-6, err_msg="linked where a drag leaves its view, too")
 
 
 def test_meshes_are_compared_in_a_browser(
@@ -186,7 +194,8 @@ def test_a_file_is_shown_here_alone_until_ctrl_c(
     page: Any, tmp_path: Path, ring_and_ball: Path, made: tuple[Path, list[str]], what: str
 ) -> None:
     shown = {"scan": ring_and_ball, "mesh": made[0] / "ring.ply", "field": made[0] / "ring.safetensors"}[what]
-    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140", "--resolution", "64"]
+    line = [sys.executable, "-m", "sdfrecon.cli", "view", str(shown), "--port", "8140"]
+    line += ["--resolution", "64"] if what == "field" else []
     # A shell that runs this in the background has Ctrl-C ignored, and so would have the viewer.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (

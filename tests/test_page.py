@@ -42,19 +42,37 @@ def test_a_comparison_shows_each_meshs_distances_on_the_scale_of_the_worst(
     assert 0 == shown["same"].cmin < shown["same"].cmax < 1e-6
 
 
-def test_side_by_side_a_place_is_at_one_spot(monkeypatch: pytest.MonkeyPatch) -> None:
-    figures: list[Any] = []
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the page's figures are, in their order."""
+    made: list[Any] = []
 
     def take(figure: Any, script: str) -> str:
-        figures.append(figure)
+        made.append(figure)
         return script
 
     monkeypatch.setattr(page, "_html", take)
+    return made
+
+
+def test_side_by_side_a_place_is_at_one_spot(figures: list[Any]) -> None:
     small, large = square(1, 0, 1), square(3, 0.5, 1)
     page.comparison_page("", {"small": small, "large": large}, large, [])
     for scene in (figures[0].layout.scene, figures[0].layout.scene2):
         ranges = [getattr(scene, f"{axis}axis").range for axis in "xyz"]
         np.testing.assert_allclose(ranges, [(-1.53, 1.53), (-1.53, 1.53), (-0.03, 0.53)])
+        assert scene.aspectmode == "manual"
+        drawn = np.array([getattr(scene.aspectratio, axis) for axis in "xyz"])
+        np.testing.assert_allclose(drawn / drawn[0], [1, 1, 0.56 / 3.06], err_msg="to scale")
+        assert np.linalg.norm(drawn) == pytest.approx(3**0.5), "as far from the camera as a cube"
+
+
+def test_titles_fit_side_by_side_and_are_no_markup(figures: list[Any]) -> None:
+    meshes = {f"/{'long' * 30}/a<b>{at}.ply": square(1, at, 1) for at in range(5)}
+    page.comparison_page("", meshes, square(1, 0, 1), [])
+    titles = [note.text for note in figures[0].layout.annotations]
+    assert all(title.endswith(f"a&lt;b&gt;{at}.ply") for at, title in enumerate(titles))
+    assert max(map(len, titles)) < 40
 
 
 def test_slices_have_the_scans_coordinates() -> None:
