@@ -56,18 +56,18 @@ class Field:
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")
         unit = self.frame.distance_to_unit(level)
-        grows = max(-unit if self.inside_out else unit, 0.0)
+        inside_out = self.inside_out
+        grows = max(-unit if inside_out else unit, 0.0)
         try:
-            return self.frame.to_world(extract_mesh(self, resolution, unit, 1 + grows, self.inside_out))
+            return self.frame.to_world(extract_mesh(self, resolution, unit, 1 + grows, inside_out))
         except InputError as error:
             raise InputError(f"{error} (level {level:g} in the scan's units)" if level else str(error)) from None
 
     @property
     def inside_out(self) -> bool:
         """Whether all around the cube is inside, as of a room."""
-        corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float32, device=self.device)] * 3)
-        with torch.no_grad():
-            return bool((self.value(corners) < 0).all())
+        corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+        return bool((self.distance(self.frame.points_to_world(corners)) < 0).all())
 
     @property
     def device(self) -> torch.device:

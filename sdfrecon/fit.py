@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,9 @@ def fit(
     with (
         _deferred_interrupt() as interrupted,
         tqdm(total=config.steps, initial=step, desc="fitting", unit="step", disable=not progress, leave=False) as bar,
+        ExitStack() as at_last,
     ):
+        at_last.callback(optimiser.zero_grad)  # which are of the graph's memory
         while step < config.steps:
             terms, count = take()
             step += 1
@@ -210,7 +212,6 @@ def fit(
                 break
         if interrupted():
             raise Interrupted(step, config.steps)
-    optimiser.zero_grad()  # which are of the graph's memory
     return field
 
 

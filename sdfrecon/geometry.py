@@ -51,17 +51,20 @@ def places(points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def numbers(name: str, values: ArrayLike, dtype: type | None = np.float64) -> NDArray:
-    """Values as an array. Raises InputError for rows of unlike lengths, and for what is no numbers."""
+    """Values as an array. Raises InputError for rows of unlike lengths, and for what is no real numbers."""
     try:
-        return np.asarray(values, dtype)
+        given = np.asarray(values)
+        if given.dtype.kind != "c":
+            return np.asarray(given, dtype)
     except (TypeError, ValueError):
         raise InputError(f"{name} must be numbers, as many in each row; got {values!r:.60}") from None
+    raise InputError(f"{name} must be real numbers; got complex ones")
 
 
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     given = numbers(name, values, None)
-    if np.iscomplexobj(given):
-        raise InputError(f"{name} must be real numbers; got complex ones")
+    if dtype is np.int64 and given.dtype.kind == "f" and not (given == np.rint(given)).all():
+        raise InputError(f"{name} must be whole numbers; got {given.dtype}")
     if dtype is np.uint8 and given.size and (given.dtype.kind not in "ui" or given.min() < 0 or given.max() > 255):
         raise InputError(f"{name} must be whole numbers from 0 to 255; got {given.dtype}")
     array: NDArray = np.ascontiguousarray(numbers(name, given, dtype))

@@ -76,12 +76,14 @@ class ImageField:
         Raises InputError where the region is not in the image.
         """
         self.check_region(region)
-        colours = self.value(pixel_centers(height, width, region or (0, 0, self.width, self.height)))
+        colours = self.value(
+            pixel_centers(height, width, (0, 0, self.width, self.height) if region is None else region)
+        )
         return colours.reshape(height, width, -1)
 
     def check_region(self, region: Region | None) -> None:
         """Raises InputError for one that is not in the image."""
-        x0, y0, x1, y1 = region or (0, 0, self.width, self.height)
+        x0, y0, x1, y1 = (0, 0, self.width, self.height) if region is None else region
         if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
             raise InputError(
                 f"the region must lie in the image, 0 0 {self.width} {self.height}, as X0 Y0 X1 Y1 with X0 < X1 and "

@@ -22,7 +22,7 @@ def pixel_centers(height: int, width: int, region: tuple[float, float, float, fl
 
     Without a region, of the image of that size itself.
     """
-    x0, y0, x1, y1 = region or (0, 0, width, height)
+    x0, y0, x1, y1 = (0, 0, width, height) if region is None else region
     x = x0 + (np.arange(width) + 0.5) * (x1 - x0) / width
     y = y0 + (np.arange(height) + 0.5) * (y1 - y0) / height
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)

@@ -104,13 +104,15 @@ def _task(
 
 
 def colours(pixels: Floats) -> Floats:
-    """The image, if it is one (h, w, c) of colours that can be reckoned with. Raises InputError else."""
+    """The image (h, w, c), if its colours can be reckoned with and it has a Laplacian. Raises InputError else."""
     if pixels.ndim != 3 or pixels.dtype.kind != "f" or not (np.abs(pixels - GREY) <= BEYOND).all():
         span = f", from {pixels.min():g} to {pixels.max():g}" if pixels.size and pixels.dtype.kind in "buif" else ""
         raise InputError(
             f"expected an image (h, w, c) of finite floats from 0 to 1; got {pixels.shape} of {pixels.dtype}{span}: "
             "divide bytes by 255"
         )
+    if min(pixels.shape[:2]) < 3:
+        raise InputError(f"an image must be at least 3 x 3 pixels; got {pixels.shape[1]} x {pixels.shape[0]}")
     return pixels
 
 
@@ -201,6 +203,8 @@ class Composition:
         """
         source, target = colours(source), colours(target)
         for known in (mask, shown):
+            if known is not None and known.dtype != bool:
+                raise InputError(f"a mask must be of truth values; got {known.dtype}: compare it, as in mask > 0.5")
             if known is not None and known.shape != source.shape[:2]:
                 sizes = " and ".join(f"{a.shape[1]} x {a.shape[0]}" for a in (source, known))
                 raise InputError(f"the mask must be of the source's size; they are {sizes}: resize one")

@@ -41,7 +41,7 @@ class ReconstructConfig:
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
-    """Room around the scan, as a share of half its longest side."""
+    """Room around the scan, as a share of half its longest side: what leaves it is told from what the scan shows."""
     trim: float | None = None
     """Cut what lies farther than this from all points, back to half of it, in the scan's units; None decides by the
     scan, 0 never cuts."""
@@ -50,9 +50,9 @@ class ReconstructConfig:
 
     def __post_init__(self) -> None:
         check_resolution(self.resolution)
-        for name, value in (("margin", self.margin), ("trim", 0 if self.trim is None else self.trim)):
-            if value is None or not 0 <= value < np.inf:
-                raise InputError(f"the {name} must be 0 or more; got {value}")
+        for name, value, least in (("margin", self.margin, 0.01), ("trim", self.trim or 0, 0)):
+            if value is None or not least <= value < np.inf:
+                raise InputError(f"the {name} must be {least} or more; got {value}")
 
 
 # Muon's step moves every singular value alike; what that does to a layer's output grows with sqrt(width). A network

@@ -174,8 +174,8 @@ def image(
     and guidance it takes all, since what is broad shows in them all together.
 
     The network's signal is 2 * colour - 1 over the frame's square: a gradient is 2 * scale, a Laplacian 2 * scale^2
-    times what it is in pixels. Gradients are weighed by one over their mean square, guiding ones at most by 1
-    (Sitzmann et al. 2020, section 4.1, has factors for it).
+    times what it is in pixels. Gradients are weighed by one over their mean square, guiding ones by GUIDED of
+    that, at most, beside their divergence with weight 1 (Sitzmann et al. 2020, section 4.1, has factors for it).
     """
     domains: dict[str, Domain] = {}
     constraints = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,11 +32,11 @@ class RunDir:
         if not self._losses.exists():
             return {}
         found: Losses = {}
-        for line in self._losses.read_text().splitlines():
+        for line in self._losses.read_text("utf-8", "replace").splitlines():
             try:
                 step, terms = json.loads(line)
             except ValueError:
-                continue  # a line that a kill cut short
+                continue  # an empty line, or one that a kill or a full disk cut short
             keep(found, step, terms)
         return found
 
@@ -43,7 +44,7 @@ class RunDir:
         """Adds a line to the losses. Raises InputError where it cannot be written."""
         try:
             with open(self._losses, "a") as file:
-                file.write(json.dumps([step, terms]) + "\n")
+                file.write("\n" + json.dumps([step, terms]) + "\n")  # the line before may have been cut short
         except OSError as error:
             raise _refused(self._losses, error) from None
 
@@ -56,7 +57,7 @@ class RunDir:
         except OSError as error:
             raise _refused(self._lock, error) from None
         with file:
-            if not _locked(file):
+            if not _locked(file, self._lock):
                 raise InputError(
                     f"another run is using {self.folder}: let it end, or choose another --run-dir or --output"
                 )
@@ -111,13 +112,14 @@ def _refused(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot write {path}: {error.strerror}: choose another --run-dir")
 
 
-def _locked(file: TextIO) -> bool:
-    """Whether nobody else had the file locked, as it is now; true where there are no locks."""
+def _locked(file: TextIO, path: Path) -> bool:
+    """Whether nobody else had the open file of that path locked, as it is now; true where there are no locks."""
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())  # who held it may have taken it away since
+    except (BlockingIOError, FileNotFoundError):
         return False
     except (ImportError, OSError):
         pass  # Windows has none, nor have some network file systems

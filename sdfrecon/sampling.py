@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sdfrecon.geometry import InputError
+
 Attributes = Mapping[str, Tensor]
 PATCH = 256
 
@@ -24,12 +26,16 @@ class Domain(Protocol):
 class Pool:
     """A table of points (p, d) with attributes (p, ...), of which `count` rows are drawn, with replacement.
 
-    Where that is as many as there are, every draw is the whole table.
+    Where that is as many as there are, every draw is the whole table. Raises InputError for an empty one.
     """
 
     points: Tensor
     attributes: Attributes
     count: int
+
+    def __post_init__(self) -> None:
+        if not len(self.points):
+            raise InputError("there is nothing to draw from: a domain needs a point")
 
     def sample(self, generator: torch.Generator) -> tuple[Tensor, Attributes]:
         if self.count >= len(self.points):

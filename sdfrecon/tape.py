@@ -260,7 +260,7 @@ class Tape:
     def _room(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """A tensor of that shape, whose memory is used again by the next of that name."""
         count = math.prod(shape)
-        if len(self.rooms.get(name, ())) < count:
+        if name not in self.rooms or len(self.rooms[name]) < count:
             self.rooms[name] = self.points.new_empty(count, dtype=dtype)
         return self.rooms[name][:count].view(shape)
 

@@ -94,6 +94,7 @@ def test_a_program_around_it_that_computes_coarsely_or_finely_changes_nothing() 
     expected = field.distance(POINTS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         np.testing.assert_array_equal(field.distance(POINTS), expected)
+        assert not field.inside_out
     torch.set_default_dtype(torch.float64)
     try:
         again = Field(Siren(3, 1, SirenConfig(32, 2), torch.Generator().manual_seed(0)), FIELD.frame)

@@ -37,6 +37,7 @@ def test_a_picture_of_a_part_is_a_part_of_the_picture() -> None:
     whole = FIELD.render(20, 30)
     assert whole.shape == (20, 30, 3)
     np.testing.assert_allclose(FIELD.render(5, 10, (3, 4, 13, 9)), whole[4:9, 3:13], atol=1e-5)
+    np.testing.assert_array_equal(FIELD.render(5, 10, np.array([3, 4, 13, 9])), FIELD.render(5, 10, (3, 4, 13, 9)))
     twice = FIELD.render(40, 60)
     np.testing.assert_allclose(twice.reshape(20, 2, 30, 2, 3).mean(axis=(1, 3)), whole, atol=0.02)
     for region in ((3, 4, 3, 9), (-1, 0, 5, 5), (0, 0, 31, 5), (np.nan, 0, 5, 5)):

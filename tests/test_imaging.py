@@ -99,6 +99,8 @@ def test_colours_hidden_under_a_transparent_part_decide_nothing() -> None:
     np.testing.assert_array_equal(whole.averaged[~HOLE], CAT[~HOLE])
     pasted = Composition.of(bright, np.full_like(CAT, 0.5), HOLE, (0, 0), "import", shown).classical
     np.testing.assert_allclose(pasted, 0.5, atol=1e-9)
+    with pytest.raises(InputError, match="a mask must be of truth values; got uint8: compare it, as in mask > 0.5"):
+        Composition.of(DOG, CAT, 254 * HOLE.astype(np.uint8), (0, 0), "import")
     with pytest.raises(InputError, match="the mask must be of the source's size; they are 30 x 24 and 9 x 7"):
         Composition.of(DOG, CAT, np.ones((7, 9), bool), (0, 0), "import")
 
@@ -138,6 +140,13 @@ def test_a_flat_source_lets_the_targets_colours_run_through_it() -> None:
 def test_bytes_are_no_colours(known: Callable[[Floats], object], pixels: NDArray) -> None:
     with pytest.raises(InputError, match="expected an image .* of .*: divide bytes by 255"):
         known(pixels)
+
+
+@pytest.mark.parametrize("known", [from_gradient, from_laplacian])
+@pytest.mark.parametrize("shape", [(2, 8, 1), (5, 1, 3)])
+def test_what_has_no_laplacian_is_no_image(known: Callable[[Floats], object], shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="an image must be at least 3 x 3 pixels; got "):
+        known(np.full(shape, 0.5))
 
 
 def test_bytes_are_not_put_into_an_image() -> None:

@@ -249,8 +249,8 @@ def test_numbers_may_be_numpys_and_places_text(tmp_path: Path, ring_and_ball: Pa
     [
         ({"resolution": 1}, "the resolution must be a whole number of cells, at least 2; got 1"),
         ({"resolution": 256.5}, "the resolution must be a whole number"),
-        ({"margin": None}, "the margin must be 0 or more; got None"),
-        ({"margin": -0.1}, "the margin must be 0 or more; got -0.1"),
+        ({"margin": None}, "the margin must be 0.01 or more; got None"),
+        ({"margin": 0.0}, "the margin must be 0.01 or more; got 0.0"),
         ({"trim": float("nan")}, "the trim must be 0 or more; got nan"),
     ],
 )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from sdfrecon.geometry import InputError
 from sdfrecon.sampling import PATCH, Box, Patches, Pool, Raster, moved, uniform_points
 
 
@@ -21,6 +22,11 @@ def test_a_pool_keeps_points_and_attributes_together() -> None:
     assert drawn.shape == (20, 2)
     assert torch.equal(known["double"], 2 * drawn)
     assert torch.equal(known["sum"], drawn.sum(1))
+
+
+def test_an_empty_pool_is_refused() -> None:
+    with pytest.raises(InputError, match="there is nothing to draw from"):
+        Pool(torch.zeros(0, 2), {}, 5)
 
 
 def test_a_pool_of_which_all_is_wanted_gives_its_table() -> None:

@@ -19,7 +19,7 @@ from cases import RingAndBall
 from test_cli import FAST, FEW, refused, run
 from test_reconstruction import SMALL
 
-from sdfrecon import fieldfiles, files
+from sdfrecon import fieldfiles, files, run_dir
 from sdfrecon.field import Field
 from sdfrecon.frame import Frame
 from sdfrecon.geometry import Floats, InputError, PointCloud
@@ -482,6 +482,24 @@ def test_a_page_is_of_the_run_it_names(tmp_path: Path, ring_and_ball: Path, caps
     assert "a page is written as .html" in refused(capsys, "report", kept, "--output", tmp_path / "x.txt")
     scan.unlink()
     assert f"the scan of {kept}, {scan}, is gone: put it back" in refused(capsys, "report", kept)
+
+
+def test_a_line_of_losses_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
+    run = RunDir(tmp_path, "k")
+    run.note(50, {"a": 1.0})
+    with open(tmp_path / "losses-k.jsonl", "ab") as file:
+        file.write(b'[100, {"a": \xff')
+    run.note(100, {"a": 2.0})
+    assert run.losses() == {50: {"a": 1.0}, 100: {"a": 2.0}}
+
+
+def test_a_lock_that_was_taken_away_holds_nothing(tmp_path: Path) -> None:
+    with open(tmp_path / "lock", "a") as file:
+        assert run_dir._locked(file, tmp_path / "lock")
+        (tmp_path / "lock").unlink()
+        assert not run_dir._locked(file, tmp_path / "lock")
+        (tmp_path / "lock").touch()
+        assert not run_dir._locked(file, tmp_path / "lock")
 
 
 def test_losses_that_cannot_be_written_are_said(tmp_path: Path) -> None:
