@@ -156,16 +156,12 @@ def plot(rows: list[Row]) -> None:
 
     mpl.use("agg")
     from matplotlib import pyplot
-    from matplotlib.ticker import NullLocator, ScalarFormatter
+    from matplotlib.ticker import NullLocator, StrMethodFormatter
 
     families = {
         "sdfrecon": (OURS, "tab:blue", "o-"),
-        "screened Poisson (Open3D)": (
-            ("poisson6", "poisson7", "poisson8", "poisson9", "poisson10"),
-            "tab:orange",
-            "s-",
-        ),
-        "PoissonRecon (MeshLab)": (("meshlab8", "meshlab9", "meshlab10"), "tab:red", "s-"),
+        "screened Poisson (Open3D)": (tuple(f"poisson{depth}" for depth in range(5, 11)), "tab:orange", "s-"),
+        "PoissonRecon (MeshLab)": (tuple(f"meshlab{depth}" for depth in range(6, 11)), "tab:red", "s-"),
         "ball pivoting": (("pivoting",), "tab:green", "^-"),
         "SIREN paper's loss": (("paper", "paper_x10"), "tab:purple", "v-"),
     }
@@ -188,12 +184,13 @@ def plot(rows: list[Row]) -> None:
                     middle = np.median([r["seconds"] for r in found])
                     points.append((middle, np.median([trio(r)[0] for r in found]) * 1e3))
             if points:
-                panel.semilogx(*zip(*points, strict=True), style, color=color, label=label)
+                panel.loglog(*zip(*points, strict=True), style, color=color, label=label)
         panel.set(title=kind, xlabel="seconds, file to file", ylabel="Chamfer, 1e-3 of the diagonal")
-        panel.set_ylim(0, 1.15 * panel.dataLim.y1)
-        panel.set_xticks([1, 2, 5, 10, 20, 50, 100, 200, 500], minor=False)
-        panel.xaxis.set_major_formatter(ScalarFormatter())
-        panel.xaxis.set_minor_locator(NullLocator())
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_ticks([digit * 10.0**power for power in (-2, -1, 0, 1, 2) for digit in (1, 2, 5)])
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
+        panel.set_ylim(0.8 * panel.dataLim.y0, 1.25 * panel.dataLim.y1)
         panel.set_xlim(0.8 * min(seconds), 1.3 * max(seconds))
         panel.grid(which="both", alpha=0.25)
     for panel in axes.flat[len(kinds) :]:
