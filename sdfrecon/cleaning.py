@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from sdfrecon.geometry import Floats, InputError, PointCloud, decimals, finite, places, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, decimals, finite, in_parts, places, unit_vectors
 
 NEIGHBOURS = 8
 LEAST = 1e-70
@@ -168,7 +168,7 @@ def neighbours(cloud: PointCloud) -> Neighbours:
     k = min(NEIGHBOURS, len(cloud) - 1)
     distance, index = cKDTree(cloud.points).query(cloud.points, k=range(2, k + 2), workers=-1)
     cosine, rise = np.empty((2, *distance.shape))
-    for rows in np.array_split(np.arange(len(cloud)), 1 + len(cloud) // 100_000):  # all of them take gigabytes
+    for rows in in_parts(len(cloud)):
         normals = cloud.normals[index[rows]]
         offset = cloud.points[rows, None] - cloud.points[index[rows]]
         rise[rows] = np.einsum("nkd,nkd->nk", offset, normals) / distance[rows]

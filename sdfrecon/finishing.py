@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from sdfrecon.frame import Frame
-from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud
+from sdfrecon.geometry import Floats, InputError, Mesh, PointCloud, in_parts
 from sdfrecon.noise import SOME, apart, evened
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _colors(mesh: Mesh, cloud: PointCloud, tree: cKDTree) -> NDArray[np.uint8]:
     """
     assert cloud.colors is not None
     mixed = np.empty((len(mesh.vertices), 3), np.uint8)
-    for rows in np.array_split(np.arange(len(mixed)), 1 + len(mixed) // 100_000):  # what is near of all takes gigabytes
+    for rows in in_parts(len(mixed)):
         away, nearest = tree.query(mesh.vertices[rows], k=range(1, 9), workers=-1)
         weight = 1 / (away + 1e-12 * cloud.diagonal) ** 2
         if cloud.normals is not None and mesh.normals is not None:

@@ -50,6 +50,11 @@ def places(points: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order[new], place
 
 
+def in_parts(count: int) -> list[NDArray[np.int64]]:
+    """So many rows' numbers, some at a time: what is near each, of all of them at once, takes gigabytes."""
+    return np.array_split(np.arange(count), 1 + count // 100_000)
+
+
 def numbers(name: str, values: ArrayLike, dtype: type | None = np.float64) -> NDArray:
     """Values as an array. Raises InputError for rows of unlike lengths, and for what is no real numbers."""
     try:

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from scipy.spatial import cKDTree
 
 from sdfrecon.cleaning import computable, distinct, enough, together
-from sdfrecon.geometry import Floats, InputError, PointCloud, numbers, unit_vectors
+from sdfrecon.geometry import Floats, InputError, PointCloud, in_parts, numbers, unit_vectors
 from sdfrecon.libraries import open3d
 from sdfrecon.noise import evened
 
@@ -149,7 +149,7 @@ def _sides(points: Floats, normals: Floats, known: Floats, agreed: Floats) -> Fl
     Those on a point's own tangent plane say most; across an edge or a thin wall they say nothing.
     """
     tree, side = cKDTree(known), np.empty(len(points))
-    for rows in np.array_split(np.arange(len(points)), 1 + len(points) // 1_000_000):
+    for rows in in_parts(len(points)):
         distance, index = tree.query(points[rows], k=range(1, 9), workers=-1)
         rise = np.abs(np.einsum("nkd,nd->nk", points[rows, None] - known[index], normals[rows]))
         same = np.einsum("nkd,nd->nk", agreed[index], normals[rows])
