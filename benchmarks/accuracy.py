@@ -69,7 +69,8 @@ def main(args: Args) -> None:
     known = list(dict.fromkeys(r["shape"] for r in results.rows)) if args.report else cases.shapes()
     shapes = [shape for shape in args.shapes or known if shape in known]
     if missing := set(args.shapes) - set(shapes):
-        print(f"no ground truth of {', '.join(sorted(missing))} in {SHARED}: not measured", file=sys.stderr)
+        where = f"rows of {{}} in {results.path}" if args.report else f"ground truth of {{}} in {SHARED}: not measured"
+        print(f"no {where.format(', '.join(sorted(missing)))}", file=sys.stderr)
     if not args.report:
         for seed, shape, scan, method in product(args.seeds, shapes, args.scans, args.methods):
             if not results.has(shape, scan, seed, method):

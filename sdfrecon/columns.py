@@ -57,15 +57,16 @@ def parse_text(file: Iterable[str], rest: str | None = None) -> Arrays:
     named, begin = _first(lines)
     if not begin:
         raise ValueError("no rows in it")
-    first, count = begin, int(begin) if begin.isdigit() else None
-    words = _words(begin, _delimiter(begin))
-    header = not all(map(_is_number, filter(None, words)))
+    first, count = begin, int(begin) if begin.strip().isdigit() else None
+    words, told = (_words(line, _delimiter(begin)) for line in (begin, named))
+    told_before = len(told) == len(words) and triple("points", {plain(name) for name in told})
+    header = not told_before and not all(map(_is_number, filter(None, words)))
     if header or count is not None:
         comment, first = _first(lines)
         named = begin if header else comment or named
     if not first:
         raise ValueError(f"no rows of numbers follow its first line, {begin[:40]!r}")
-    delimiter = "\t" if header and "\t" in begin and "\t" in first else _delimiter(first)
+    delimiter = "\t" if header and begin.count("\t") == first.count("\t") > 0 else _delimiter(first)
     rows: Iterator[str] = chain([first], lines)
     if delimiter and first.endswith(delimiter) and len(_words(named, delimiter)) != len(first.split(delimiter)):
         named, first = named.rstrip(delimiter), first.rstrip(delimiter)
@@ -77,14 +78,16 @@ def parse_text(file: Iterable[str], rest: str | None = None) -> Arrays:
         raise InputError(f"expected numbers; got {begin[:40]!r}: drop columns of text, or name all")
     if header and not names:
         raise InputError(f"the header {begin[:40]!r} names {len(_words(named, delimiter))} columns, and {width} follow")
-    known = _triple("points", {_plain(name) for name in names})
+    known = triple("points", {plain(name) for name in names})
     if header and not known:
         raise _without_places(names)
     others: dict[int | str, Callable[[str], float]] = {  # may be text, or empty
-        at: lambda _: 0.0 for at, name in enumerate(names) if known and _plain(name) not in MEANT
+        at: lambda _: 0.0 for at, name in enumerate(names) if known and plain(name) not in MEANT
     }
-    quoted = delimiter is not None and (header or '"' in first)
-    marks: dict[str, Any] = {"comments": "#", "quotechar": '"'} if quoted else {"comments": COMMENTS}
+    marks: dict[str, Any] = {"comments": COMMENTS}
+    if delimiter and '"' in begin + first:  # NumPy knows quotes beside comments of one letter only
+        marks = {"comments": "#", "quotechar": '"'}
+        rows = (row for row in rows if not row.lstrip().startswith(COMMENTS))
     try:
         table = np.loadtxt(rows, delimiter=delimiter, ndmin=2, converters=others, **marks)
     except ValueError as error:
@@ -118,8 +121,8 @@ def _first(lines: Iterator[str]) -> tuple[str, str]:
     """
     comment = ""
     for line in (line.strip(" \r\n") for line in lines):  # a tab may stand before a column without a name
-        if line.startswith(COMMENTS):
-            comment = line.lstrip("#/")
+        if line.lstrip().startswith(COMMENTS):
+            comment = line.lstrip("#/\t ")
         elif DECIMAL_COMMAS.search(line[:LOOKED_AT]):
             raise InputError(f"the numbers have decimal commas, as in {line[:40]!r}: write them with points")
         elif line.strip():
@@ -144,25 +147,25 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A column's name without quotes, capitals, and what CloudCompare puts before it."""
     return name.strip('"').lower().removeprefix("scalar_")
 
 
-def _triple(kind: str, names: Collection[str]) -> tuple[str, ...] | None:
+def triple(kind: str, names: Collection[str]) -> tuple[str, ...] | None:
     """Which of its names a kind goes by among plain ones."""
-    return next((triple for triple in KINDS[kind] if all(name in names for name in triple)), None)
+    return next((three for three in KINDS[kind] if all(name in names for name in three)), None)
 
 
 def from_names(table: Arrays) -> Arrays:
     """Points, normals and colours of a table of named columns."""
     columns = Arrays()
     for name in sorted(table, key=lambda name: "scalar_" in name.lower()):  # a field of its own comes first
-        columns.setdefault(_plain(name), table[name])
-    found = {kind: triple for kind in KINDS if (triple := _triple(kind, columns))}
+        columns.setdefault(plain(name), table[name])
+    found = {kind: three for kind in KINDS if (three := triple(kind, columns))}
     if "points" not in found:
         raise _without_places(table)
-    arrays = {kind: np.stack([columns[name] for name in triple], axis=1) for kind, triple in found.items()}
+    arrays = {kind: np.stack([columns[name] for name in three], axis=1) for kind, three in found.items()}
     if found.get("normals") == INDICES and _kind(arrays["normals"], alone=False) == "colors":  # whole numbers
         del arrays["normals"]
     return arrays

@@ -56,10 +56,9 @@ class Field:
         if not np.isfinite(level):
             raise InputError(f"the level must be a finite distance; got {level}")
         unit = self.frame.distance_to_unit(level)
-        inside_out = self.inside_out
-        grows = max(-unit if inside_out else unit, 0.0)
+        grows = max(-unit if self.inside_out else unit, 0.0)
         try:
-            return self.frame.to_world(extract_mesh(self, resolution, unit, 1 + grows, inside_out))
+            return self.frame.to_world(extract_mesh(self, resolution, unit, half=1 + grows))
         except InputError as error:
             raise InputError(f"{error} (level {level:g} in the scan's units)" if level else str(error)) from None
 

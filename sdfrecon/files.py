@@ -50,7 +50,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        if place.exists():
+        with suppress(OSError):  # of what is new, and where permissions cannot be set
             shutil.copymode(place, temporary)
         os.replace(temporary, place)
     except BrokenPipeError:  # who read it has gone
@@ -129,6 +129,7 @@ def read_cloud(path: str | Path) -> PointCloud:
         ".npz": _read_npz,
         **dict.fromkeys(TEXT, _read_text),
         **dict.fromkeys(MESH_READERS[1:], meshfiles.read),
+        ".obj": meshfiles.read_points_of_obj,
     }
     if suffix not in readers:
         raise InputError(

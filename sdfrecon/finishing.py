@@ -34,10 +34,10 @@ WORTH_SAYING = 0.005
 
 
 def check_coarser(trim: float | None, cloud: PointCloud) -> None:
-    """Raises InputError where what is cut at a distance from points would be the surface between them."""
+    """Raises InputError for a distance that is less than points are apart: what is far from all of them is farther."""
     if trim and trim < (gap := apart(evened(PointCloud(cloud.points)))):
         raise InputError(
-            f"--trim {trim:g} cuts the surface between the points, which are {gap:.3g} apart: "
+            f"--trim {trim:g} is less than the points are apart, {gap:.3g}: "
             f"give at least {3 * gap:.3g}, or 0 to cut nothing"
         )
 
@@ -83,8 +83,8 @@ def finish(
                 f"holes: {share:.1%} of the surface is a guess, farther than {limit:.4g} from any point: "
                 f"--trim {limit:.4g} opens it"
             )
-    elif share:
-        notes.append(f"cut {share:.1%} of the surface, farther than {trim:.4g} from any point")
+    elif share > WORTH_SAYING:
+        notes.append(f"cut {share:.1%} of the surface: farther than {trim:.4g} from any point, or where the box ends")
     if trim:
         if not len(near.faces):
             raise InputError(f"no part of the surface lies within {trim:g} of a point: raise --trim")

@@ -68,11 +68,11 @@ def numbers(name: str, values: ArrayLike, dtype: type | None = np.float64) -> ND
 
 def _rows(name: str, values: ArrayLike, dtype: type, count: int | None = None) -> NDArray:
     given = numbers(name, values, None)
-    if dtype is np.int64 and given.dtype.kind == "f" and not (given == np.rint(given)).all():
-        raise InputError(f"{name} must be whole numbers; got {given.dtype}")
     if dtype is np.uint8 and given.size and (given.dtype.kind not in "ui" or given.min() < 0 or given.max() > 255):
         raise InputError(f"{name} must be whole numbers from 0 to 255; got {given.dtype}")
     array: NDArray = np.ascontiguousarray(numbers(name, given, dtype))
+    if dtype is np.int64 and not np.array_equal(array, given):
+        raise InputError(f"{name} must be whole numbers; got others, of {given.dtype}")
     if array.base is not None:  # what it looks into is another's to change, as Open3D does with its points
         array = array.copy()
     if array.ndim != 2 or array.shape[1] != 3 or (count is not None and len(array) != count):

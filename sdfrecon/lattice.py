@@ -49,14 +49,10 @@ class Lattice:
     So every lattice point is evaluated once and neighbours agree on it to the last bit: no cracks.
     """
 
-    def __init__(
-        self, field: ScalarField, resolution: int, level: float, half: float, inside_out: bool = False
-    ) -> None:
-        """inside_out: what is around the cube counts as inside, not as outside."""
+    def __init__(self, field: ScalarField, resolution: int, level: float, half: float) -> None:
         resolution = int(resolution)  # of NumPy's, small ones overflow below
         self.field, self.resolution, self.level, self.half = field, resolution, level, half
         self.cell = 2 * half / resolution
-        self.around = -self.cell if inside_out else self.cell
         self.blocks = -(-(resolution + 1) // BLOCK)  # along each axis, so that every lattice point is owned
         self.rows = np.full((self.blocks + 1,) * 3, -1, np.int32)  # a block's row in `values`, -1 for none
         self.values = np.empty((0, BLOCK, BLOCK, BLOCK), np.float32)  # with room for more
@@ -197,9 +193,9 @@ class Lattice:
             value = self.field.value(self.unit(lattice))[:, 0]
             if value.isnan().any():
                 raise InputError("the field's values are no numbers at some places: fit it again")
-            # The outermost layer counts as what is around: that caps what leaves the cube.
+            # The outermost layer counts as outside: that caps what leaves the cube.
             border = ((lattice <= 0) | (lattice >= self.resolution)).any(1)
-            self.values[(row, *cell)] = np.where(border, self.around, value.cpu().numpy() - np.float32(self.level))
+            self.values[(row, *cell)] = np.where(border, self.cell, value.cpu().numpy() - np.float32(self.level))
 
     def tiles(self, blocks: Ints) -> NDArray[np.float32]:
         """(b, BLOCK + 1, BLOCK + 1, BLOCK + 1) values of the blocks (b, 3) with their upper faces, NaN for none."""

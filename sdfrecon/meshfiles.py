@@ -60,6 +60,21 @@ def read(path: Path) -> Arrays:
     return _joined(trimesh.load_scene(found), found["geometry"], colors)
 
 
+def read_points_of_obj(path: Path) -> Arrays:
+    """The same of an OBJ whose points are wanted. Raises InputError where faces use less than nine tenths of them.
+
+    trimesh drops the others.
+    """
+    arrays, text = read(path), re.sub(rb"\\\r?\n", b" ", path.read_bytes())
+    points = len(re.findall(rb"(?m)^v\s", text))
+    corners = re.sub(rb"/\S*", b"", b" ".join(re.findall(rb"(?m)^f\s([^#\r\n]*)", text)))
+    if 0 < (used := len(set(corners.split()))) < 0.9 * points:
+        raise InputError(
+            f"{path} holds {points:,} points, and its faces use {used:,} of them: save the points alone, or drop others"
+        )
+    return arrays
+
+
 def _without_comments(path: Path) -> BinaryIO:
     """An OFF: of what stands before the first comment trimesh reads all but a line twice."""
     return BytesIO(re.sub(rb"#[^\r\n]*", b"", path.read_bytes()))
@@ -68,18 +83,12 @@ def _without_comments(path: Path) -> BinaryIO:
 def _absolute(path: Path) -> BinaryIO:
     """An OBJ whose faces count vertices from the first on, or from the last of all, as trimesh takes it.
 
-    Raises InputError where they count back from vertices between them, and where they use less than nine tenths of the
-    vertices: trimesh drops the others.
+    Raises InputError where they count back from vertices between them.
     """
     text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     face, vertex = re.search(rb"(?m)^f\s", text), max(text.rfind(b"\nv "), text.rfind(b"\nv\t"))
     if face and face.start() < vertex and re.search(rb"(?m)^f\s[^\n]*-\d", text):
         raise InputError(f"{path} counts corners back from each face: export it with absolute indices")
-    points = sum(text.count(b"\nv" + blank) + text.startswith(b"v" + blank) for blank in (b" ", b"\t"))
-    corners = re.sub(rb"/\S*", b"", b" ".join(re.findall(rb"(?m)^f\s([^#\r\n]*)", text)))
-    used = len(set(corners.split()))
-    if 0 < used < 0.9 * points:
-        raise InputError(f"{path} holds {points:,} points, and its faces use {used:,} of them: save each alone")
     return BytesIO(text)
 
 

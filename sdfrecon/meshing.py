@@ -17,22 +17,21 @@ SNAP = 0.02  # share of a cell that vertices keep from lattice points, so that n
 
 @exact_products()
 @torch.inference_mode()
-def extract_mesh(
-    field: ScalarField, resolution: int = 256, level: float = 0.0, half: float = 1.0, inside_out: bool = False
-) -> Mesh:
+def extract_mesh(field: ScalarField, resolution: int = 256, level: float = 0.0, half: float = 1.0) -> Mesh:
     """The surface `field = level` as triangles, watertight and oriented towards larger values.
 
     resolution: cells along each axis of the cube [-half, half]^3 (unit coordinates). A surface that leaves the cube is
     closed by a cap within a cell of its border. Marching cubes (Lewiner et al. 2003) runs on blocks around the surface;
     each vertex is then drawn onto the level by Newton's method along the exact gradient; the last one is its normal,
-    too. inside_out: what is around the cube is below the level, as around a room, and not above it. Time and memory
-    grow with the surface, resolution^2, but for a table of the (resolution / 8)^3 blocks.
+    too. Time and memory grow with the surface, resolution^2, but for a table of the (resolution / 8)^3 blocks. Where
+    all of the border is below the level, as around a room, its shell is found or not, as the blocks lie: no data
+    support it.
 
     Raises InputError where the field nowhere takes the level or its values are no numbers, and for a resolution that
     cannot be.
     """
     check_resolution(resolution)
-    lattice = Lattice(field, resolution, level, half, inside_out)
+    lattice = Lattice(field, resolution, level, half)
     blocks = lattice.grow(*lattice.candidates())
     vertices, faces = polygonise(lattice, blocks)
     if not len(faces):

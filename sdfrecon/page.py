@@ -138,7 +138,8 @@ def _scenes(shown: Mapping[str, Any]) -> str:
     from plotly.subplots import make_subplots
 
     count = len(shown)
-    titles = [escape(name if len(name) <= WIDE // count else f"…{name[1 - WIDE // count :]}") for name in shown]
+    short = [name if len(name) <= WIDE // count else f"…{name[1 - WIDE // count :]}" for name in shown]
+    titles = [escape(name, quote=False) for name in short]
     figure = make_subplots(1, count, specs=[[{"type": "scene"}] * count], subplot_titles=titles,
                            horizontal_spacing=0.01)  # fmt: skip
     for column, trace in enumerate(shown.values()):

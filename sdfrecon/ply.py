@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sdfrecon.columns import Arrays, from_names
+from sdfrecon.columns import Arrays, from_names, plain, triple
 from sdfrecon.geometry import InputError, vertex_normals
 
 HEADER = 1 << 16
@@ -65,6 +65,8 @@ def load(path: Path) -> dict[str, Any] | None:
         with open(path, "rb") if clear else BytesIO(path.read_bytes().replace(header, plain, 1)) as file:
             found = load_ply(file, fix_texture=False, skip_materials=True)
     except (KeyError, ValueError):
+        if not header.startswith(b"ply"):
+            raise
         return None
     faces = found["metadata"]["_ply_raw"].get("face", {}).get("data")
     if isinstance(faces, np.ndarray) and len(faces):  # it takes all to have as many as the first
@@ -75,11 +77,17 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def polygons(path: Path) -> Arrays:
-    """What `meshfiles.read` gives, of a PLY whose polygons have any number of corners. Raises ValueError where damaged.
+    """What `meshfiles.read` gives, of a PLY whose polygons have any number of corners.
+
+    Raises ValueError where it is damaged, InputError where its normals or colours have names that Open3D passes over.
 
     trimesh reads no binary ones, nor some texts. Open3D does, but takes what it is promised, says on standard error
     alone where a file ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
+    names = {plain(name) for name in _columns(path)}
+    for kind, known in (("normals", ("nx", "ny", "nz")), ("colors", ("red", "green", "blue"))):
+        if (found := triple(kind, names)) not in (None, known):
+            raise InputError(f"{path} is a PLY of a rare kind: its {' '.join(found)} must be called {' '.join(known)}")
     if sum(int(count) for _, count in ELEMENTS.findall(_header(path))) > path.stat().st_size:
         raise ValueError("it promises more than it holds")
     with TemporaryDirectory() as folder:
@@ -94,10 +102,15 @@ def polygons(path: Path) -> Arrays:
             return {name: arrays[name] for name in arrays if len(arrays[name])}
 
 
+def _columns(path: Path) -> list[str]:
+    """Names of what a PLY has of its vertices."""
+    vertex = re.search(rb"^element\s+vertex\s+0*[1-9].*?(?=^element\s|\Z)", _header(path), re.DOTALL | re.MULTILINE)
+    return re.findall(r"property\s+\w+\s+(\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
+
+
 def _check_columns(path: Path) -> None:
     """Raises InputError for a PLY whose vertices have columns, but no x, y, z."""
-    vertex = re.search(rb"^element\s+vertex\s+0*[1-9].*?(?=^element\s|\Z)", _header(path), re.DOTALL | re.MULTILINE)
-    columns = re.findall(r"property\s+\w+\s+(\w+)", vertex[0].decode("ascii", "replace")) if vertex else []
+    columns = _columns(path)
     if columns and not {"x", "y", "z"} <= set(columns):
         raise InputError(f"a scan needs columns x, y and z; got {', '.join(columns)}")
 

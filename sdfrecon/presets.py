@@ -41,7 +41,7 @@ class ReconstructConfig:
     resolution: int = 256
     """Cells along the box's edge when the surface is turned into triangles."""
     margin: float = 0.1
-    """Room around the scan, as a share of half its longest side: what leaves it is told from what the scan shows."""
+    """Room around the scan, as a share of half its longest side; at least 0.01, for what leaves it to be told."""
     trim: float | None = None
     """Cut what lies farther than this from all points, back to half of it, in the scan's units; None decides by the
     scan, 0 never cuts."""

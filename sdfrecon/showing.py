@@ -47,8 +47,6 @@ def info(command: Info) -> None:
 
     check_places([command.file], [])
     if command.file.suffix.lower() == ".safetensors":
-        if command.device != Info.device:
-            raise InputError("--device says where fitting a scan is measured: a field is fitted already")
         field = fieldfiles.load_field(command.file)
         about = field.about
         say(f"field: {_network(field.siren)}")

@@ -173,7 +173,7 @@ class LiveViewer(Viewer):
 
     def _show(self, field: Field) -> None:
         with suppress(InputError):  # there is no surface yet
-            self.show_mesh(extract_mesh(field, CELLS, inside_out=field.inside_out), unit=True)
+            self.show_mesh(extract_mesh(field, CELLS), unit=True)
         self._draw_slice(always=True)
         self._show_losses()
 

@@ -125,7 +125,7 @@ def test_a_field_and_its_scan_make_the_mesh_again_with_other_holes(
     run("mesh", field, "--output", again, "--resolution", "64")
     assert areas[0] < areas[1] < areas[2] <= files.read_mesh(again).areas.sum()
     capsys.readouterr()
-    assert "--trim 0.001 cuts the surface between the points" in refused(
+    assert "--trim 0.001 is less than the points are apart" in refused(
         capsys, "mesh", field, "--output", again, "--scan", scan, "--trim", "0.001"
     )
     np.savez(scan, points=cap[1:], normals=cap[1:])
@@ -266,7 +266,7 @@ def test_what_is_said_before_is_of_what_will_be_used(
     normals[len(profiles) + 1 :] = np.nan  # where a depth camera saw nothing
     np.savez(tmp_path / "lines.npz", points=points, normals=normals)
     call = ("reconstruct", tmp_path / "lines.npz", "--output", tmp_path / "lines.ply", "--trim", "0.1")
-    assert "--trim 0.1 cuts the surface between the points" in refused(capsys, *call, "--quiet")
+    assert "--trim 0.1 is less than the points are apart" in refused(capsys, *call, "--quiet")
     with pytest.raises(SystemExit):
         main(list(map(str, call)))
     assert "meshed over 256 cells of 0.172; points" in capsys.readouterr().out
@@ -428,7 +428,7 @@ def test_bad_calls_say_what_to_do_and_write_nothing(
         ((ring_and_ball, *output, "--steps", "1000000000"), "--steps must be at most 1,000,000; got 1000000000"),
         ((ring_and_ball, *output, "--resolution", "9" * 200), "a number is too large, or too small"),
         ((ring_and_ball, *output, "--resolution", "4"), "--resolution must be at least 8; got 4"),
-        ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 cuts the surface between the points"),
+        ((ring_and_ball, *output, "--trim", "1e-5"), "--trim 1e-05 is less than the points are apart"),
         ((ring_and_ball, *output, "--trim", "-1"), "--trim must be a distance of 0 or more; got -1.0"),
         ((ring_and_ball, *output, "--viewpoint", "0", "0", "9"), "--viewpoint tells --estimate-normals"),
         ((ring_and_ball, *output, "--port", "9000"), "--host and --port say where --view listens"),

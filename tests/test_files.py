@@ -332,6 +332,24 @@ def test_tables_of_other_programs_may_have_tabs_quotes_and_a_column_without_a_na
     same(files.read_cloud(path), colors=False)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "X\tY\tZ\t\n1\t2\t3\n4\t5\t6\n",
+        "x\ty\tz\n1.0\t\t2.0\t\t3.0\n\t4\t\t5\t\t6\n",
+        "x y z\tintensity\n1\t2\t3\t9\n4\t5\t6\t9\n",
+        "2\t\n1 2 3\n4 5 6\n",
+        "\t# made by hand\n1 2 3\n4 5 6\n",
+        "x,y,z\n1,2,3\n// part two\n4,5,6 // the last\n",
+        "//X,Y,Z,Class\n1,2,3,tree\n4,5,6,\n",
+        'x,y,z,note\n1,2,3,"a, b"\n// part two\n4,5,6,c\n',
+    ],
+)
+def test_tables_are_written_in_many_ways(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    np.testing.assert_array_equal(files.read_cloud(tmp_path / "a.txt").points, [[1, 2, 3], [4, 5, 6]])
+
+
 def test_the_ending_says_what_columns_are(tmp_path: Path) -> None:
     red = np.column_stack([POINTS, np.tile([1.0, 0, 0], (len(POINTS), 1))])
     for ending in ("xyzrgb", "xyzn", "xyz"):
@@ -352,6 +370,13 @@ def test_digits_of_a_ply_in_text_stay_whatever_their_type(tmp_path: Path) -> Non
     (tmp_path / "a.ply").write_text(f"{header}\nend_header\n{rows}")
     found = files.read_cloud(tmp_path / "a.ply").points - [4500000, 5600000, 0]
     np.testing.assert_allclose(found, POINTS, atol=6e-4)
+    normals = "\n".join(f"property float normal_{axis}" for axis in "xyz")
+    uneven = "element face 2\nproperty list uchar int vertex_indices\nproperty list uchar float texcoord"
+    places = "".join(f"{row} 0 0 1\n" for row in rows.splitlines())
+    tail = "4 0 1 2 3 8 0 0 1 0 1 1 0 1\n3 1 4 2 6 0 0 1 0 1 1\n"
+    (tmp_path / "b.ply").write_text(f"{header}\n{normals}\n{uneven}\nend_header\n{places}{tail}")
+    with pytest.raises(InputError, match="its normal_x normal_y normal_z must be called nx ny nz"):
+        files.read_cloud(tmp_path / "b.ply")
 
 
 def test_what_a_ply_holds_beside_its_points_may_be_anything(tmp_path: Path) -> None:
@@ -602,8 +627,13 @@ def test_an_off_may_hold_edges(tmp_path: Path) -> None:
 def test_points_beside_faces_are_not_left_out_without_a_word(tmp_path: Path) -> None:
     points = "".join(f"v {x} {y} {z}\n" for x, y, z in POINTS)
     (tmp_path / "a.obj").write_text(f"{points}f 1 2 3\n")
-    with pytest.raises(InputError, match=f"{len(POINTS)} points, and its faces use 3 of them: save each alone"):
+    with pytest.raises(InputError, match=f"{len(POINTS)} points, and its faces use 3 of them: save the points"):
         files.read_cloud(tmp_path / "a.obj")
+    assert len(files.read_mesh(tmp_path / "a.obj").faces) == 1, "of a mesh they are nothing"
+    (tmp_path / "b.obj").write_text(
+        f"{points}f {' '.join(map(str, range(1, 21)))} \\\n{' '.join(map(str, range(21, 41)))}\n"
+    )
+    assert len(files.read_cloud(tmp_path / "b.obj")) == len(POINTS)
     scene = trimesh.Scene([trimesh.creation.box(), trimesh.PointCloud(POINTS)])
     scene.export(tmp_path / "a.glb")
     with pytest.raises(InputError, match=r"a\.glb: it holds points beside its meshes: save each alone"):

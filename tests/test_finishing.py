@@ -221,7 +221,7 @@ def test_no_trim_cuts_between_the_points_and_what_it_cuts_is_told() -> None:
         assert notes == []
     _, [note] = finish(WHOLE, seen(0.9), trim=0.1)
     assert 4 < float(note.removeprefix("cut ").split("%")[0]) < 10, note
-    assert note.endswith("of the surface, farther than 0.1 from any point")
+    assert note.endswith("of the surface: farther than 0.1 from any point, or where the box ends")
 
 
 def test_a_bulge_that_the_cube_holds_is_no_cap() -> None:

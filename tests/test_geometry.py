@@ -25,7 +25,7 @@ def test_shapes_are_checked_by_name() -> None:
             PointCloud(ragged)
     with pytest.raises(InputError, match="faces must name vertices 0 to 2; got 0 to 3"):
         Mesh(np.zeros((3, 3)), np.array([[0, 1, 3]]))
-    with pytest.raises(InputError, match="faces must be whole numbers; got float64"):
+    with pytest.raises(InputError, match="faces must be whole numbers; got others, of float64"):
         Mesh(np.zeros((3, 3)), [[0.0, 1.9, 2.7]])
 
 

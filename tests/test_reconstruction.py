@@ -141,7 +141,7 @@ def test_what_a_program_has_as_its_own_numbers_changes_no_fit() -> None:
 def test_a_trim_finer_than_the_points_is_refused_before_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdfrecon.reconstruction.fit", lambda *_, **__: pytest.fail("fitted"))
     ball = evenly_spread(1000)
-    with pytest.raises(InputError, match="cuts the surface between the points"):
+    with pytest.raises(InputError, match="is less than the points are apart"):
         reconstruct(PointCloud(ball, ball), replace(SHORT, trim=1e-4), device="cpu")
 
 
