@@ -207,7 +207,11 @@ def from_columns(table: NDArray, intensity: bool = False) -> Arrays:
 def _are_flags(group: NDArray, points: NDArray) -> bool:
     """Whether rows that could be normals are all the same, though the points are no plane across them."""
     points = points[finite(points)]
-    return bool(not np.ptp(group, axis=0).any() and np.ptp(points @ group[0]) > 1e-3 * np.ptp(points, axis=0).max())
+    return bool(
+        len(points)
+        and not np.ptp(group, axis=0).any()
+        and np.ptp(points @ group[0]) > 1e-3 * np.ptp(points, axis=0).max()
+    )
 
 
 def _kind(group: NDArray, alone: bool) -> str | None:

@@ -62,7 +62,8 @@ def numbers(name: str, values: ArrayLike, dtype: type | None = np.float64) -> ND
         if given.dtype.kind != "c":
             return np.asarray(given, dtype)
     except (TypeError, ValueError):
-        raise InputError(f"{name} must be numbers, as many in each row; got {values!r:.60}") from None
+        shown = " ".join(repr(values).split())
+        raise InputError(f"{name} must be numbers, as many in each row; got {shown:.60}") from None
     raise InputError(f"{name} must be real numbers; got complex ones")
 
 

@@ -360,6 +360,10 @@ def test_the_ending_says_what_columns_are(tmp_path: Path) -> None:
     assert facing.colors is None
     np.testing.assert_array_equal(facing.normals, red[:, 3:])
     assert neither.normals is None
+    (tmp_path / "b.xyz").write_text(20 * "nan nan nan 0 0 1\n")
+    nowhere = files.read_cloud(tmp_path / "b.xyz").normals
+    assert nowhere is not None
+    assert (nowhere == [0, 0, 1]).all()
 
 
 def test_digits_of_a_ply_in_text_stay_whatever_their_type(tmp_path: Path) -> None:
@@ -853,6 +857,8 @@ SHORT_PCD = b"VERSION 0.7\nFIELDS x y z\nSIZE %s\nTYPE F F F\nCOUNT 1 1 1\nHEIGH
         ("scan.pcd", SHORT_PCD % (b"8 8 8", b"binary") + bytes(72), "numbers of 8 bytes, which Open3D reads as 0"),
         ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty uint packed_position\nend_header\n7\n",
          "needs columns x, y and z; got packed_position"),
+        ("scan.ply", b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nproperty float y\nproperty float z\n"
+         b"end_header\n1 2 3\n4 5\n", "points must be numbers, as many in each row"),
         ("scan.obj", b"\x00\x01\x02", "OBJ scan|holds no points"),
         ("scan.obj", 2 * b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\n", "export it with absolute indices"),
         ("scan.glb", GLTF % b'"extensionsRequired": ["KHR_draco_mesh_compression"]', "by KHR_draco_mesh_compression"),
