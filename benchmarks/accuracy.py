@@ -69,8 +69,9 @@ def main(args: Args) -> None:
     known = list(dict.fromkeys(r["shape"] for r in results.rows)) if args.report else cases.shapes()
     shapes = [shape for shape in args.shapes or known if shape in known]
     if missing := set(args.shapes) - set(shapes):
-        where = f"rows of {{}} in {results.path}" if args.report else f"ground truth of {{}} in {SHARED}: not measured"
-        print(f"no {where.format(', '.join(sorted(missing)))}", file=sys.stderr)
+        names = ", ".join(sorted(missing))
+        missed = f"ground truth of {names} in {SHARED}: not measured"
+        print("no", f"rows of {names} in {results.path}" if args.report else missed, file=sys.stderr)
     if not args.report:
         for seed, shape, scan, method in product(args.seeds, shapes, args.scans, args.methods):
             if not results.has(shape, scan, seed, method):

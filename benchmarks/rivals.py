@@ -60,12 +60,10 @@ def pivoting(cloud: Path, mesh: Path) -> None:
     o3d.io.write_triangle_mesh(str(mesh), made)
 
 
-RIVALS: dict[str, Callable[[Path, Path], None]] = {
-    **{f"poisson{depth}": partial(poisson, depth=depth) for depth in (5, 6, 7, 8, 9, 10)},
-    **{f"meshlab{depth}": partial(meshlab, depth=depth) for depth in (6, 7, 8, 9, 10)},
-    "meshlab8_smooth": partial(meshlab, depth=8, samples=15.0),
-    "pivoting": pivoting,
-}
+Rivals = dict[str, Callable[[Path, Path], None]]
+OPEN3D: Rivals = {f"poisson{depth}": partial(poisson, depth=depth) for depth in range(5, 11)}
+MESHLAB: Rivals = {f"meshlab{depth}": partial(meshlab, depth=depth) for depth in range(6, 11)}
+RIVALS: Rivals = {**OPEN3D, **MESHLAB, "meshlab8_smooth": partial(meshlab, depth=8, samples=15.0), "pivoting": pivoting}
 """Depths 5 to 7, and 15 points a cell, are what its users turn to where points are noisy or few."""
 
 if __name__ == "__main__":

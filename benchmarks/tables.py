@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from machine import ROOT
+from rivals import MESHLAB, OPEN3D
 
 from sdfrecon.geometry import Floats
 
@@ -160,8 +161,8 @@ def plot(rows: list[Row]) -> None:
 
     families = {
         "sdfrecon": (OURS, "tab:blue", "o-"),
-        "screened Poisson (Open3D)": (tuple(f"poisson{depth}" for depth in range(5, 11)), "tab:orange", "s-"),
-        "PoissonRecon (MeshLab)": (tuple(f"meshlab{depth}" for depth in range(6, 11)), "tab:red", "s-"),
+        "screened Poisson (Open3D)": (tuple(OPEN3D), "tab:orange", "s-"),
+        "PoissonRecon (MeshLab)": (tuple(MESHLAB), "tab:red", "s-"),
         "ball pivoting": (("pivoting",), "tab:green", "^-"),
         "SIREN paper's loss": (("paper", "paper_x10"), "tab:purple", "v-"),
     }

@@ -59,7 +59,7 @@ def parse_text(file: Iterable[str], rest: str | None = None) -> Arrays:
         raise ValueError("no rows in it")
     first, count = begin, int(begin) if begin.strip().isdigit() else None
     words, told = (_words(line, _delimiter(begin)) for line in (begin, named))
-    told_before = len(told) == len(words) and triple("points", {plain(name) for name in told})
+    told_before = len(told) == len(words) and triple("points", told)
     header = not told_before and not all(map(_is_number, filter(None, words)))
     if header or count is not None:
         comment, first = _first(lines)
@@ -78,11 +78,11 @@ def parse_text(file: Iterable[str], rest: str | None = None) -> Arrays:
         raise InputError(f"expected numbers; got {begin[:40]!r}: drop columns of text, or name all")
     if header and not names:
         raise InputError(f"the header {begin[:40]!r} names {len(_words(named, delimiter))} columns, and {width} follow")
-    known = triple("points", {plain(name) for name in names})
+    known = triple("points", names)
     if header and not known:
         raise _without_places(names)
     others: dict[int | str, Callable[[str], float]] = {  # may be text, or empty
-        at: lambda _: 0.0 for at, name in enumerate(names) if known and plain(name) not in MEANT
+        at: lambda _: 0.0 for at, name in enumerate(names) if known and _plain(name) not in MEANT
     }
     marks: dict[str, Any] = {"comments": COMMENTS}
     if delimiter and '"' in begin + first:  # NumPy knows quotes beside comments of one letter only
@@ -147,21 +147,22 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """A column's name without quotes, capitals, and what CloudCompare puts before it."""
     return name.strip('"').lower().removeprefix("scalar_")
 
 
 def triple(kind: str, names: Collection[str]) -> tuple[str, ...] | None:
-    """Which of its names a kind goes by among plain ones."""
-    return next((three for three in KINDS[kind] if all(name in names for name in three)), None)
+    """Which of its names a kind goes by among these columns'."""
+    plain = {_plain(name) for name in names}
+    return next((three for three in KINDS[kind] if plain.issuperset(three)), None)
 
 
 def from_names(table: Arrays) -> Arrays:
     """Points, normals and colours of a table of named columns."""
     columns = Arrays()
     for name in sorted(table, key=lambda name: "scalar_" in name.lower()):  # a field of its own comes first
-        columns.setdefault(plain(name), table[name])
+        columns.setdefault(_plain(name), table[name])
     found = {kind: three for kind in KINDS if (three := triple(kind, columns))}
     if "points" not in found:
         raise _without_places(table)

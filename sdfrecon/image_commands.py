@@ -68,8 +68,7 @@ def render(command: ImageRender) -> None:
 
     check_files([command.field], [], [command.output])
     field = load_image_field(command.field, command.device)
-    field.check_region(command.region)
-    width, height = command.size or _alike(field, command.region)
+    width, height = command.size or _alike(field, field.check_region(command.region))
     at_least(1, "--size", min(width, height))
     check_size(command.output, (height, width))
     check_render((height, width, field.siren.out_dim), "lower --size")
@@ -249,9 +248,9 @@ def activations(command: ImageActivations) -> None:
         tell(command, line)
 
 
-def _alike(field: ImageField, region: Region | None) -> tuple[int, int]:
+def _alike(field: ImageField, region: Region) -> tuple[int, int]:
     """Width and height of a picture of a region, its longer side as long as the image's."""
-    x0, y0, x1, y1 = region or (0, 0, field.width, field.height)
+    x0, y0, x1, y1 = region
     share = max(field.width, field.height) / max(x1 - x0, y1 - y0)
     return max(1, round((x1 - x0) * share)), max(1, round((y1 - y0) * share))
 

@@ -75,20 +75,18 @@ class ImageField:
 
         Raises InputError where the region is not in the image.
         """
-        self.check_region(region)
-        colours = self.value(
-            pixel_centers(height, width, (0, 0, self.width, self.height) if region is None else region)
-        )
+        colours = self.value(pixel_centers(height, width, self.check_region(region)))
         return colours.reshape(height, width, -1)
 
-    def check_region(self, region: Region | None) -> None:
-        """Raises InputError for one that is not in the image."""
+    def check_region(self, region: Region | None) -> Region:
+        """The region, if there is none all of the image. Raises InputError for one that is not in it."""
         x0, y0, x1, y1 = (0, 0, self.width, self.height) if region is None else region
         if not (0 <= x0 < x1 <= self.width and 0 <= y0 < y1 <= self.height):
             raise InputError(
                 f"the region must lie in the image, 0 0 {self.width} {self.height}, as X0 Y0 X1 Y1 with X0 < X1 and "
                 f"Y0 < Y1; got {x0:g} {y0:g} {x1:g} {y1:g}"
             )
+        return x0, y0, x1, y1
 
     def levels(self) -> tuple[Floats, Floats, Floats]:
         """Value (h, w, c), gradient (h, w, c, 2) and Laplacian (h, w, c) at the pixels, a pixel."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sdfrecon.columns import Arrays, from_names, plain, triple
+from sdfrecon.columns import Arrays, from_names, triple
 from sdfrecon.geometry import InputError, vertex_normals
 
 HEADER = 1 << 16
@@ -84,7 +84,7 @@ def polygons(path: Path) -> Arrays:
     trimesh reads no binary ones, nor some texts. Open3D does, but takes what it is promised, says on standard error
     alone where a file ends too soon, and crashes where corners are none: so it reads in a process of its own.
     """
-    names = {plain(name) for name in _columns(path)}
+    names = _columns(path)
     for kind, known in (("normals", ("nx", "ny", "nz")), ("colors", ("red", "green", "blue"))):
         if (found := triple(kind, names)) not in (None, known):
             raise InputError(f"{path} is a PLY of a rare kind: its {' '.join(found)} must be called {' '.join(known)}")
